@@ -1,0 +1,1 @@
+"""Metrics, calibration, equations of state and plots."""

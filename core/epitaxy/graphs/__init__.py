@@ -1,0 +1,1 @@
+"""Periodic neighbor lists and packed batches."""

@@ -1,0 +1,114 @@
+"""The named physical properties, with unit, shape and sign rule: one table for everything.
+
+Units are ASE's: eV, Å, eV/Å, eV/Å^3, with ASE's stress sign (positive under tension:
+``+dE/dstrain / V``) and Voigt order (xx, yy, zz, yz, xz, xy).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from epitaxy.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """One named physical property.
+
+    Attributes:
+        name: key in `Entry.targets` and `Dataset.targets`.
+        unit: unit of the stored values, in ASE units; "" for pure numbers.
+        shape: shape per structure, or per atom if `per` is "atom".
+        per: whether there is one value per structure or one per atom.
+        extensive: whether the value of two non-interacting copies is the sum.
+        sign: the sign rule, where one exists.
+        meaning: one sentence.
+    """
+
+    name: str
+    unit: str
+    shape: tuple[int, ...] = ()
+    per: Literal["structure", "atom"] = "structure"
+    extensive: bool = False
+    sign: str = ""
+    meaning: str = ""
+
+
+_TABLE = (
+    Quantity(
+        name="energy",
+        unit="eV",
+        extensive=True,
+        meaning="Total energy of the structure, consistent with the forces (ASE's free_energy).",
+    ),
+    Quantity(
+        name="energies",
+        unit="eV",
+        per="atom",
+        extensive=True,
+        meaning="Energy of each atom; the sum is the total energy.",
+    ),
+    Quantity(
+        name="forces",
+        unit="eV/Å",
+        shape=(3,),
+        per="atom",
+        sign="-dE/dx",
+        meaning="Force on each atom.",
+    ),
+    Quantity(
+        name="stress",
+        unit="eV/Å^3",
+        shape=(6,),
+        sign="+dE/dstrain / V (ASE: positive under tension); Voigt xx, yy, zz, yz, xz, xy",
+        meaning="Cauchy stress.",
+    ),
+    Quantity(
+        name="magmoms",
+        unit="μB",
+        per="atom",
+        extensive=True,
+        meaning="Magnetic moment of each atom.",
+    ),
+    Quantity(
+        name="charges",
+        unit="e",
+        per="atom",
+        extensive=True,
+        meaning="Partial charge of each atom.",
+    ),
+    Quantity(name="dipole", unit="e·Å", shape=(3,), meaning="Electric dipole moment."),
+    Quantity(name="magmom", unit="μB", extensive=True, meaning="Total magnetic moment."),
+    Quantity(
+        name="formation_energy",
+        unit="eV/atom",
+        meaning="Energy per atom relative to the elements' reference phases.",
+    ),
+    Quantity(
+        name="energy_above_hull",
+        unit="eV/atom",
+        meaning="Energy per atom above the convex hull of competing phases.",
+    ),
+    Quantity(name="band_gap", unit="eV", meaning="Kohn-Sham or measured band gap."),
+    Quantity(name="bulk_modulus", unit="GPa", meaning="Voigt-Reuss-Hill bulk modulus."),
+    Quantity(name="shear_modulus", unit="GPa", meaning="Voigt-Reuss-Hill shear modulus."),
+)
+
+QUANTITIES: MappingProxyType[str, Quantity] = MappingProxyType({q.name: q for q in _TABLE})
+
+
+def quantity(name: str) -> Quantity:
+    """Return the quantity called `name`.
+
+    Raises:
+        DataError: there is no such quantity; the message suggests the nearest name.
+    """
+    if name in QUANTITIES:
+        return QUANTITIES[name]
+    import difflib
+
+    close = difflib.get_close_matches(name, QUANTITIES, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise DataError(f"no quantity named {name!r}; known: {', '.join(QUANTITIES)}.{hint}")

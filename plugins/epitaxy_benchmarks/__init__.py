@@ -1,0 +1,1 @@
+"""Data computed or curated by the project, and public benchmark sets."""
