@@ -112,3 +112,15 @@ def quantity(name: str) -> Quantity:
     close = difflib.get_close_matches(name, QUANTITIES, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise DataError(f"no quantity named {name!r}; known: {', '.join(QUANTITIES)}.{hint}")
+
+
+EV_PER_CUBIC_ANGSTROM_IN_GPA = 160.21766208
+"""1 eV/Å^3 in GPa: 10^30 m^-3 times the elementary charge (CODATA 2014), as in ASE."""
+
+
+def readable_unit(unit: str) -> tuple[float, str]:
+    """Return the factor and the unit in which errors of a quantity are usually quoted."""
+    return {
+        "eV/atom": (1000.0, "meV/atom"),
+        "eV/Å^3": (EV_PER_CUBIC_ANGSTROM_IN_GPA, "GPa"),
+    }.get(unit, (1.0, unit))
