@@ -1,0 +1,53 @@
+"""Sphinx configuration; `make docs` builds the pages into build/docs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+project = "epitaxy"
+author = "The epitaxy developers"
+copyright = "The epitaxy developers, Apache-2.0"
+release = version = installed_version("epitaxy")
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+myst_heading_anchors = 3
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["datasets/*/structures", "example-plugin/src", "**/README.md", "_generated/README.md"]
+html_theme = "furo"
+html_title = f"epitaxy {release}"
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "undoc-members": False}
+autodoc_mock_imports: list[str] = []
+suppress_warnings = ["myst.xref_missing", "myst.header"]
+
+
+def write_component_pages(app: Any) -> None:
+    """Write one page with what `epitaxy show` prints of every installed component."""
+    from epitaxy.registry import Registry
+
+    folder = Path(app.srcdir) / "_generated"
+    folder.mkdir(exist_ok=True)
+    lines = [
+        "# Components",
+        "",
+        "Everything that the installed plugins offer, as `epitaxy show` prints it.",
+        "",
+    ]
+    for kind, offer in Registry.from_entry_points():
+        name = f"{kind}/{offer.qualified_name}"
+        shown = subprocess.run(
+            [sys.executable, "-m", "epitaxy", "show", name], capture_output=True, text=True
+        )
+        if shown.returncode:
+            raise RuntimeError(f"epitaxy show {name}: {shown.stderr}")
+        lines += [f"## {name}", "", "```text", shown.stdout.rstrip(), "```", ""]
+    (folder / "components.md").write_text("\n".join(lines))
+
+
+def setup(app: Any) -> None:
+    """Hook the page writer into the build."""
+    app.connect("builder-inited", write_component_pages)
