@@ -202,7 +202,8 @@ def _parameters(target: Callable[..., Any], runtime: frozenset[str]) -> list[ins
 def _type_text(annotation: Any) -> str:
     if annotation is inspect.Parameter.empty:
         return ""
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)  # pathlib.Path -> Path
 
 
 def _hint(target: Callable[..., Any], parameter: inspect.Parameter) -> Any:

@@ -1,0 +1,3 @@
+"""Ends the program on import."""
+
+raise SystemExit(3)
