@@ -1,0 +1,272 @@
+"""The `Model` around a network: fit, predict, save and load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from epitaxy.errors import ArtifactError, CapabilityError, ConfigError, TrainingError
+from epitaxy.graphs.builder import build_batch
+from epitaxy.potential import Potential, fit_energy_scale, fit_reference_energies
+from epitaxy.protocols import Capabilities, Predictions
+from epitaxy.spec import Spec
+from epitaxy.training.batches import LabelledGraphs, estimate_edges, pack_rows
+from epitaxy.training.loop import Loop, identity_of
+from epitaxy.training.losses import TERMS, weights
+
+if TYPE_CHECKING:
+    from epitaxy.dataset import Dataset
+    from epitaxy.registry import Registry
+    from epitaxy.run import Run
+
+WEIGHTS = "weights.safetensors"
+EDGES_AT_ONCE = 60_000  # on a CPU; about 1 GB for a network of width 64
+EDGES_AT_ONCE_ON_GPU = 500_000
+
+
+class GraphModel:
+    """Trains, saves and applies a graph network.
+
+    Args:
+        spec: the recipe, all options filled in.
+        network_factory: builds the network of `spec`, with random weights.
+    """
+
+    def __init__(self, spec: Spec, network_factory: Callable[[], nn.Module]) -> None:
+        self.spec = spec
+        self._network_factory = network_factory
+        self._potential: Potential | None = None
+        self._targets: tuple[str, ...] = ("energy", "forces")
+
+    def __repr__(self) -> str:
+        state = "trained" if self._potential is not None else "untrained"
+        return f"<GraphModel {self.spec.use}, {state}>"
+
+    @property
+    def potential(self) -> Potential:
+        """The trained potential.
+
+        Raises:
+            CapabilityError: the model is not trained.
+        """
+        if self._potential is None:
+            raise CapabilityError(f"model {self.spec.use!r} is not trained yet: call fit first")
+        return self._potential
+
+    @property
+    def cutoff(self) -> float:
+        """Reach of the graphs, Å."""
+        return self.potential.cutoff
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the model can do."""
+        return Capabilities(
+            targets=self._targets,
+            forces=True,
+            stress=True,
+            elements=None if self._potential is None else frozenset(self._potential.elements),
+        )
+
+    def to(self, *, device: str | torch.device = "cpu", dtype: str | None = None) -> GraphModel:
+        """Move the potential to a device, and to "float32" or "float64"; returns itself."""
+        wanted = None if dtype is None else getattr(torch, dtype)
+        self.potential.to(device=device, dtype=wanted)
+        return self
+
+    def fit(self, train: Dataset, valid: Dataset, *, run: Run) -> Mapping[str, float]:
+        """Train and keep the weights that are best on `valid`; return their metrics.
+
+        Args:
+            train: structures to learn from.
+            valid: structures to choose the best weights by; may be empty.
+            run: options, seeds, directory.
+
+        Raises:
+            ConfigError: device or dtype cannot be used, or a label with a weight is nowhere.
+            TrainingError: training cannot start or go on.
+        """
+        device, dtype = run.torch_device(), run.torch_dtype()
+        check_labels(train, valid, run=run)
+        with _torch_state(run):
+            network = self._network_factory()
+            self.start_from(network, train, run=run)
+            potential = self.potential.to(device=device, dtype=dtype)
+            cutoff = potential.cutoff
+            graphs, checks = (
+                LabelledGraphs(part, cutoff=cutoff, dtype=dtype, device=device)
+                for part in (train, valid)
+            )
+            identity = identity_of(
+                run,
+                run.training,
+                model=self.spec.to_config(),
+                train_digest=train.digest,
+                valid_digest=valid.digest,
+            )
+            loop = Loop(potential, graphs, valid=checks, run=run, identity=identity)
+            metrics = loop.train()
+        potential.eval()
+        self._targets = tuple(name for name in TERMS if name in train.targets)
+        return metrics
+
+    def start_from(self, network: nn.Module, train: Dataset, *, run: Run) -> None:
+        """Put a potential around a network, with references and scale of the training set."""
+        references = fit_reference_energies(train)
+        self._potential = Potential(
+            network,
+            elements=frozenset(references),
+            reference_energies=references,
+            scale=fit_energy_scale(train, references),
+        )
+
+    def predict(self, dataset: Dataset) -> Predictions:
+        """Predict energies, and forces and stresses if the training set had them.
+
+        The work is done in batches of bounded size. The stress of a structure that is not
+        periodic in three directions is nan.
+
+        Raises:
+            CapabilityError: the model is untrained or does not know an element.
+        """
+        potential = self.potential
+        device = next(potential.parameters()).device
+        at_once = EDGES_AT_ONCE_ON_GPU if device.type == "cuda" else EDGES_AT_ONCE
+        forces, stress = "forces" in self._targets, "stress" in self._targets
+        pieces: dict[str, list[np.ndarray]] = {name: [] for name in self._targets}
+        potential.eval()
+        for rows in pack_rows(estimate_edges(dataset, cutoff=potential.cutoff), at_once):
+            graph = build_batch(
+                dataset, rows, cutoff=potential.cutoff, dtype=potential.dtype, device=device
+            )
+            with torch.no_grad():
+                outputs = potential(graph, forces=forces, stress=stress)
+            for name, found in pieces.items():
+                found.append(getattr(outputs, name).detach().cpu().numpy().astype(np.float64))
+        empty = {"energy": (0,), "forces": (0, 3), "stress": (0, 6)}
+        return Predictions(
+            {
+                name: np.concatenate(found) if found else np.zeros(empty[name])
+                for name, found in pieces.items()
+            }
+        )
+
+    def save(self, directory: Path) -> None:
+        """Write weights.safetensors: all tensors, and the rest as text in its header."""
+        from safetensors.torch import save_file
+
+        potential = self.potential
+        facts = {
+            "spec": self.spec.to_config(),
+            "elements": list(potential.elements),
+            "targets": list(self._targets),
+            "dtype": str(potential.dtype).removeprefix("torch."),
+        }
+        tensors = {
+            name: tensor.detach().to("cpu", copy=True).contiguous()
+            for name, tensor in potential.state_dict().items()
+        }
+        save_file(tensors, Path(directory) / WEIGHTS, metadata={"model": json.dumps(facts)})
+
+    @classmethod
+    def load(cls, directory: Path, *, registry: Registry | None = None) -> GraphModel:
+        """Read what `save` wrote; the network's class is found by the recipe in the file.
+
+        Raises:
+            ArtifactError: the file is missing, damaged or does not fit the network.
+            PluginError: the plugin that provides the network is not installed.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        from epitaxy.models import build_model
+
+        path = Path(directory) / WEIGHTS
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads((file.metadata() or {})["model"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+            raise ArtifactError(
+                f"{path}: cannot be read ({type(error).__name__}: {error}); the file is missing, "
+                f"cut short or not written by epitaxy: copy the model again"
+            ) from error
+        if registry is None:
+            from epitaxy.registry import Registry
+
+            registry = Registry.from_entry_points()
+        model = build_model(Spec.from_config(facts["spec"]), registry)
+        if not isinstance(model, cls):
+            raise ArtifactError(
+                f"{path}: model {facts['spec']['use']!r} is now a {type(model).__name__}, not a "
+                f"network: install the version of its plugin that wrote the file"
+            )
+        model._read(facts, tensors, path)
+        return model
+
+    def _read(self, facts: Mapping[str, Any], tensors: dict[str, torch.Tensor], path: Path) -> None:
+        elements = [int(z) for z in facts["elements"]]
+        potential = Potential(
+            self._network_factory(),
+            elements=elements,
+            reference_energies=dict.fromkeys(elements, 0.0),
+            scale=1.0,
+        ).to(dtype=getattr(torch, facts["dtype"]))
+        try:
+            potential.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{path}: weights do not fit model {self.spec.use!r}: {error}; install the version "
+                f"of its plugin that wrote the file"
+            ) from error
+        self._potential = potential.eval()
+        self._targets = tuple(facts["targets"])
+
+
+def check_labels(train: Dataset, valid: Dataset, *, run: Run) -> None:
+    """Check that what is to be learnt is there.
+
+    Raises:
+        ConfigError: a kind of label has a weight but no structure carries it.
+        TrainingError: there is nothing to train on, or validation needs unknown elements.
+    """
+    if len(train) == 0:
+        raise TrainingError("the training set is empty: check the split")
+    for name, weight in weights(run.training).items():
+        if weight <= 0:
+            continue
+        n_labelled = int(train.target(name)[1].sum()) if name in train.targets else 0
+        if n_labelled == 0:
+            there = ", ".join(train.targets) or "nothing"
+            raise ConfigError(
+                f"training: {name}_weight is {weight:g}, but none of the {len(train)} training "
+                f"structures has {name} (there: {there}); set {name}_weight: 0"
+            )
+    if unknown := valid.elements - train.elements:
+        from ase.data import chemical_symbols
+
+        raise TrainingError(
+            f"the validation set holds {', '.join(chemical_symbols[z] for z in sorted(unknown))}, "
+            f"which the training set lacks: split anew, for example by composition"
+        )
+
+
+@contextmanager
+def _torch_state(run: Run) -> Iterator[None]:
+    """Seed torch's global generator for the run, and put it and the threads back afterwards."""
+    n_threads = torch.get_num_threads()
+    devices = [torch.device(run.device)] if run.device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(run.seed_for("network"))
+        if run.training.n_threads:
+            torch.set_num_threads(run.training.n_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(n_threads)

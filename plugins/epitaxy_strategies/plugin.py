@@ -1,0 +1,20 @@
+"""What the plugin of strategies provides."""
+
+from epitaxy import Component, hookimpl
+
+
+@hookimpl
+def provide_strategies() -> list[Component]:
+    """Offer the ways to train that need nothing but a model and a split."""
+    return [
+        Component(
+            name="direct",
+            target="epitaxy_strategies.direct:direct",
+            summary="train one model from random weights",
+        ),
+        Component(
+            name="ensemble",
+            target="epitaxy_strategies.ensemble:ensemble",
+            summary="train several models that differ in their seeds, for error bars",
+        ),
+    ]
