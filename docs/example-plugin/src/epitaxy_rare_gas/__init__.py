@@ -1,0 +1,1 @@
+"""A pair potential and Lennard-Jones argon for epitaxy."""
