@@ -259,14 +259,23 @@ def check_labels(train: Dataset, valid: Dataset, *, run: Run) -> None:
 
 @contextmanager
 def _torch_state(run: Run) -> Iterator[None]:
-    """Seed torch's global generator for the run, and put it and the threads back afterwards."""
+    """Seed torch for the run and make it reproducible; put everything back afterwards."""
     n_threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
     devices = [torch.device(run.device)] if run.device.startswith("cuda") else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(run.seed_for("network"))
         if run.training.n_threads:
             torch.set_num_threads(run.training.n_threads)
+        if not devices:
+            # With several threads index_add otherwise sums in an order that varies. On a GPU
+            # not every operation has a reproducible form.
+            torch.use_deterministic_algorithms(True)
+            torch.utils.deterministic.fill_uninitialized_memory = False
         try:
             yield
         finally:
             torch.set_num_threads(n_threads)
+            torch.use_deterministic_algorithms(deterministic)
+            torch.utils.deterministic.fill_uninitialized_memory = fill
