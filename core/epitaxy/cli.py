@@ -6,6 +6,7 @@ import argparse
 import difflib
 import os
 import re
+import select
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -180,9 +181,16 @@ def _stdout_is_open() -> bool:
     """Whether standard output still has a reader; if not, let the interpreter exit quietly."""
     try:
         sys.stdout.flush()
+        if hasattr(select, "poll"):  # unbuffered, there is nothing left to flush
+            poll = select.poll()
+            poll.register(sys.stdout.fileno(), 0)
+            if any(event & select.POLLERR for _, event in poll.poll(0)):
+                raise BrokenPipeError
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
+    except OSError:  # no real file behind it
+        return True
     return True
 
 

@@ -110,7 +110,9 @@ def _loads(registry: Registry, plugin: str) -> None:
 
 
 def _is_light(registry: Registry, plugin: str) -> None:
-    loaded = registry.plugins.get(plugin)
+    if plugin not in registry.plugins:
+        raise SkipTest("it does not load")
+    loaded = registry.plugins[plugin]
     if not isinstance(loaded, ModuleType) or find_spec(loaded.__name__) is None:
         raise SkipTest("the plugin is not a module that another process can import")
     heavy = _imported_by(loaded.__name__, plugin)
