@@ -58,7 +58,7 @@ def bits(entry: Entry) -> tuple[object, ...]:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(entries=entry_lists(), cut=st.integers(1, 3))
 def test_ragged_datasets_come_back_bit_by_bit(tmp_path_factory, entries, cut):
     path = tmp_path_factory.mktemp("store") / "set"

@@ -251,6 +251,7 @@ class Writer:
         self.removed_partials: tuple[Path, ...] = ()
         self._overwrite = overwrite
         self._history: list[dict[str, Any]] = []
+        self._columns: dict[str, dict[str, Any]] | None = None
         self._waiting: list[Entry] = []
         self._waiting_atoms = 0
         self._n_structures = 0
@@ -311,6 +312,8 @@ class Writer:
             EntryError: arrays of an entry do not fit together; the message names it.
             StoreError: the disk refuses the files.
         """
+        if self._columns is not None:
+            raise RuntimeError("nothing can be added after a preview")
         self._waiting.append(entry)
         self._waiting_atoms += len(entry)
         self._n_structures += 1
@@ -349,19 +352,33 @@ class Writer:
             of = str(list(self._recorder.words).index(of))
         return _FileSink(self._partial / f"{kind}{of and '-'}{of}.npy", dtype, tail)
 
-    def _commit(self) -> None:
+    def preview(self) -> Dataset:
+        """Return the dataset as it will be, before it is put in place; nothing more can be added.
+
+        Raises:
+            StoreError: the disk refuses the files.
+        """
+        from epitaxy.dataset import Dataset
+
+        self._finish()
+        return Dataset.open(self._partial)
+
+    def _finish(self) -> None:
+        """Complete the column files and write the manifest, still to the side."""
         self._flush()
         recorder = self._recorder
         with _disk_errors(self._partial):
-            recorder.finish()
-            columns: dict[str, dict[str, Any]] = {}
-            for name, sink in recorder.sinks.items():
-                assert isinstance(sink, _FileSink)
-                columns[name] = sink.finish()
+            if self._columns is None:
+                recorder.finish()
+                self._columns = {}
+                for name, sink in recorder.sinks.items():
+                    assert isinstance(sink, _FileSink)
+                    self._columns[name] = sink.finish()
+            sha256 = {name: column["sha256"] for name, column in self._columns.items()}
             manifest = {
                 "format": FORMAT,
                 "version": VERSION,
-                "digest": digest_of(recorder, {n: c["sha256"] for n, c in columns.items()}),
+                "digest": digest_of(recorder, sha256),
                 "n_structures": recorder.n_structures,
                 "n_atoms": recorder.n_atoms,
                 "quantities": {
@@ -377,13 +394,17 @@ class Writer:
                 "methods": [asdict(method) for method in recorder.methods],
                 "origins": [asdict(origin) for origin in recorder.origins],
                 "history": self._history,
-                "columns": columns,
+                "columns": self._columns,
             }
             text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             with (self._partial / MANIFEST).open("w", encoding="utf-8") as stream:
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
+
+    def _commit(self) -> None:
+        self._finish()
+        with _disk_errors(self._partial):
             (self._partial / "host").unlink()
             _sync_directory(self._partial)
             self._check_place()

@@ -1,0 +1,471 @@
+"""Do forces, stress and energies of a set belong together?
+
+Pairs of near frames (`epitaxy.curation.pairs`) give, for each, an energy difference and what
+forces and stress say about it. A robust line through them has slope one if all is well;
+another slope names the culprit: -1 a sign, 1.89 forces in eV/Bohr, 1/n an energy per atom.
+A verdict is given only where the line explains the energies; otherwise it is "cannot tell".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from epitaxy.curation.conventions import (
+    ENERGY_UNITS,
+    FORCE_UNITS,
+    STRESS_ORDERS,
+    STRESS_UNITS,
+    Conventions,
+)
+from epitaxy.curation.pairs import Pairs, find_pairs
+from epitaxy.dataset import Dataset
+from epitaxy.errors import ConsistencyError
+
+MIN_PAIRS = 8
+MIN_FRAMES = 6
+MIN_EXPLAINED = 0.5  # of the squared energy differences, in units of `Pairs.scale`
+GOOD_SLOPES = (0.65, 1.5)  # anharmonic motion and Pulay stress stay well inside, units outside
+_UNIT_MATCH = 0.12  # relative distance within which a slope is that of a unit
+
+_OURS = Conventions()
+_RARE = 0.1  # added to the misfit of units that hardly anybody uses
+_RARE_UNITS = ("meV/Å", "eV/nm", "kJ/mol/nm", "meV", "J", "meV/Å^3", "Pa", "bar", "MPa")
+
+Label = Literal["energy", "forces", "stress"]
+_DERIVED: tuple[Label, ...] = ("forces", "stress")
+Verdict = Literal["consistent", "inconsistent", "cannot tell"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What the pairs say about one label.
+
+    Attributes:
+        label: which label is judged.
+        verdict: "consistent", "inconsistent" or "cannot tell".
+        cause: what is wrong or why nothing can be said.
+        remedy: conventions that would mend it.
+        slope: of the energy differences against what this label says of them; 1 is right.
+        slope_error: its standard error.
+        explained: part of the squared energy differences that the line explains.
+        n_pairs: pairs of frames used.
+    """
+
+    label: Label
+    verdict: Verdict
+    cause: str = ""
+    remedy: Conventions = _OURS
+    slope: float | None = None
+    slope_error: float | None = None
+    explained: float | None = None
+    n_pairs: int = 0
+
+    def __str__(self) -> str:
+        said = f"{self.label}: {self.verdict}"
+        if self.cause:
+            said += f": {self.cause}"
+        if self.slope is not None:
+            said += (
+                f" [slope {self.slope:.4g} ± {self.slope_error or 0:.1g}, explains "
+                f"{self.explained or 0:.1%}, {self.n_pairs} pairs]"
+            )
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class ConsistencyReport:
+    """All findings of one set."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def inconsistent(self) -> tuple[Finding, ...]:
+        """Findings that say that something is wrong."""
+        return tuple(f for f in self.findings if f.verdict == "inconsistent")
+
+    @property
+    def remedy(self) -> Conventions:
+        """Conventions that would mend all that is wrong."""
+        merged = Conventions()
+        for finding in self.inconsistent:
+            merged = merged.merged(finding.remedy)
+        return merged
+
+    def message(self) -> str:
+        """Return what is wrong and what to do, for a person."""
+        lines = ["labels contradict each other:"]
+        lines += [f"  {finding}" for finding in self.inconsistent]
+        if flags := self.remedy.flags():
+            lines.append(f"  if that is so, ingest again with: {flags}")
+        lines.append(
+            "  to keep the labels as they are: --on-inconsistent warn (or --no-consistency-check)"
+        )
+        return "\n".join(lines)
+
+    def raise_if_inconsistent(self) -> None:
+        """Raise what is wrong.
+
+        Raises:
+            ConsistencyError: a finding is "inconsistent"; the message has culprit and remedy.
+        """
+        if self.inconsistent:
+            raise ConsistencyError(self.message())
+
+    def step(self) -> dict[str, Any]:
+        """Return what the history of a dataset keeps."""
+        return {
+            "operation": "consistency check",
+            "findings": [
+                {
+                    **{k: v for k, v in asdict(finding).items() if k != "remedy" and v is not None},
+                    **({"remedy": finding.remedy.changes} if finding.remedy.changes else {}),
+                }
+                for finding in self.findings
+            ],
+        }
+
+
+def check_consistency(dataset: Dataset) -> ConsistencyReport:
+    """Compare energies, forces and stresses of a dataset with each other."""
+    labels: list[Label] = [name for name in _DERIVED if name in dataset.targets]
+    if "energy" not in dataset.targets:
+        return ConsistencyReport(
+            tuple(
+                Finding(label=name, verdict="cannot tell", cause="no energies to compare with")
+                for name in labels
+            )
+        )
+    findings: list[Finding] = []
+    pairs = find_pairs(dataset)
+    by_size = energy_against_size(dataset)
+    energy_factor = np.ones(len(pairs))
+    if by_size is not None and by_size.verdict == "inconsistent":
+        findings.append(by_size)
+        energy_factor = pairs.n_atoms.astype(float)
+    force_factor = 1.0
+    if "forces" in labels:
+        found = _judge_forces(pairs, energy_factor)
+        findings.append(found)
+        if found.verdict == "inconsistent":
+            energy_factor = energy_factor * _energy_factor(found.remedy, pairs.n_atoms)
+            force_factor = _force_factor(found.remedy)
+    if "stress" in labels:
+        findings.append(_judge_stress(pairs, energy_factor, force_factor))
+    if by_size is not None and by_size.verdict == "consistent":
+        findings.insert(0, by_size)
+    return ConsistencyReport(tuple(findings))
+
+
+# --- energies against the number of atoms ---
+
+
+def energy_against_size(dataset: Dataset) -> Finding | None:
+    """Judge whether energies grow with the number of atoms at equal composition.
+
+    Returns None where no composition comes in clearly different sizes.
+    """
+    from epitaxy.split import compositions
+
+    energy, has_energy = dataset.target("energy")
+    formulas, sizes = compositions(dataset), dataset.n_atoms
+    codes = np.array([dataset.method(i).xc_functional for i in range(len(dataset))])
+    exponents: list[float] = []
+    n_frames = 0
+    for formula, xc in {
+        *zip(formulas[has_energy].tolist(), codes[has_energy].tolist(), strict=True)
+    }:
+        chosen = has_energy & (formulas == formula) & (codes == xc)
+        known = []
+        for size in np.unique(sizes[chosen]):
+            values = energy[chosen & (sizes == size)]
+            middle = float(np.median(values))
+            # Energies near zero (formation energies) do not show how they scale.
+            if abs(middle) > 3 * float(np.std(values)) and abs(middle) > 0:
+                known.append((int(size), middle, len(values)))
+        for k, (small, low, n_low) in enumerate(known):
+            for large, high, n_high in known[k + 1 :]:
+                if large >= 1.5 * small and low * high > 0:
+                    exponents.append(np.log(high / low) / np.log(large / small))
+                    n_frames += n_low + n_high
+    if len(exponents) < 1 or n_frames < MIN_FRAMES:
+        return None
+    exponent = float(np.median(exponents))
+    spread = float(np.max(np.abs(np.array(exponents) - exponent)))
+    facts = {"slope": exponent, "slope_error": spread, "explained": 1.0, "n_pairs": len(exponents)}
+    if abs(exponent - 1) < 0.3:
+        return Finding(label="energy", verdict="consistent", **facts)  # type: ignore[arg-type]
+    if abs(exponent) < 0.3 and spread < 0.3:
+        return Finding(
+            label="energy",
+            verdict="inconsistent",
+            cause="energies do not grow with the number of atoms: they are per atom, not total",
+            remedy=Conventions(energy_per_atom=True),
+            **facts,  # type: ignore[arg-type]
+        )
+    return None
+
+
+# --- forces ---
+
+
+def _judge_forces(pairs: Pairs, energy_factor: np.ndarray) -> Finding:
+    # Frames of one cell test forces alone; without enough of them the stress is trusted.
+    fixed_cell = pairs.has_forces & (pairs.displacement > 1e-4) & (pairs.largest_strain < 1e-5)
+    if fixed_cell.sum() < MIN_PAIRS:
+        return Finding(
+            label="forces",
+            verdict="cannot tell",
+            cause=f"{int(fixed_cell.sum())} pairs of near frames in one cell, {MIN_PAIRS} needed",
+            n_pairs=int(fixed_cell.sum()),
+        )
+    used = pairs[fixed_cell]
+    energy = used.energy * energy_factor[fixed_cell]
+    line = _fit(energy / used.scale, used.force_work / used.scale, used.rows)
+    if (unclear := _unclear("forces", line)) is not None:
+        return unclear
+    if GOOD_SLOPES[0] <= line.slope <= GOOD_SLOPES[1]:
+        return Finding(label="forces", verdict="consistent", **line.facts())
+    cause, remedy = _name_forces(line, used, energy, _stress_slope(pairs, energy_factor))
+    if not remedy.changes and line.explained < 0.8:
+        return Finding(label="forces", verdict="cannot tell", cause=cause, **line.facts())
+    label: Label = "energy" if remedy.energy_per_atom or remedy.energy_unit != "eV" else "forces"
+    return Finding(label=label, verdict="inconsistent", cause=cause, remedy=remedy, **line.facts())
+
+
+def _stress_slope(pairs: Pairs, energy_factor: np.ndarray) -> float | None:
+    """Return what frames that differ by a strain alone say about the energies, if anything."""
+    only = pairs.has_stress & (pairs.displacement < 1e-4) & (pairs.largest_strain > 1e-4)
+    if only.sum() < MIN_PAIRS:
+        return None
+    used = pairs[only]
+    energy = used.energy * energy_factor[only]
+    line = _fit(energy / used.scale, _work(used, "ase", False) / used.scale, used.rows)
+    return line.slope if _unclear("stress", line) is None else None
+
+
+def _name_forces(
+    line: _Line, pairs: Pairs, energy: np.ndarray, stress_slope: float | None
+) -> tuple[str, Conventions]:
+    flipped = line.slope < 0
+    size = abs(line.slope)
+    stress_is_good = stress_slope is not None and GOOD_SLOPES[0] < stress_slope < GOOD_SLOPES[1]
+    stress_is_alike = stress_slope is not None and _misfit(size, abs(stress_slope)) < 0.15
+    candidates: list[tuple[float, str, Conventions]] = []
+    if not stress_is_alike:  # else the energies are the odd ones out
+        for unit, factor in FORCE_UNITS.items():
+            what = "forces have the wrong sign" if factor == 1 else f"forces look like {unit}"
+            if unit == "eV/Bohr":
+                what += " (or energies and forces are both in atomic units)"
+            remedy = Conventions(forces_unit=unit, forces_are_gradients=flipped)
+            candidates.append((_misfit(size, factor) + _rarity(unit), what, remedy))
+    if not stress_is_good:
+        for unit, factor in ENERGY_UNITS.items():
+            if factor != 1:
+                remedy = Conventions(energy_unit=unit, forces_are_gradients=flipped)
+                misfit = _misfit(size, 1 / factor) + _rarity(unit)
+                candidates.append((misfit, f"energies look like {unit}", remedy))
+        if (pairs.n_atoms > 1).all():
+            work = pairs.force_work / pairs.scale
+            per_atom = _fit(energy * pairs.n_atoms / pairs.scale, work, pairs.rows)
+            if per_atom.explained >= line.explained - 0.02:
+                remedy = Conventions(energy_per_atom=True, forces_are_gradients=flipped)
+                what = "energies are per atom, not total"
+                candidates.append((_misfit(abs(per_atom.slope), 1.0), what, remedy))
+    candidates.sort(key=lambda candidate: candidate[0])
+    tolerance = max(_UNIT_MATCH, 3 * line.error / size)
+    likely = [candidate for candidate in candidates if candidate[0] < tolerance]
+    if not likely:
+        return f"forces are off by a factor of {line.slope:.3g} that is no unit we know", _OURS
+    cause, remedy = likely[0][1:]
+    if len(likely) > 1:
+        cause += f" (or {likely[1][1]})"
+    if flipped and "sign" not in cause:
+        cause += ", and forces have the wrong sign"
+    return cause, remedy
+
+
+def _rarity(unit: str) -> float:
+    return _RARE if unit in _RARE_UNITS else 0.0
+
+
+def _energy_factor(remedy: Conventions, n_atoms: np.ndarray) -> np.ndarray:
+    factor = np.full(len(n_atoms), ENERGY_UNITS[remedy.energy_unit])
+    return factor * n_atoms if remedy.energy_per_atom else factor
+
+
+def _force_factor(remedy: Conventions) -> float:
+    return FORCE_UNITS[remedy.forces_unit] * (-1 if remedy.forces_are_gradients else 1)
+
+
+# --- stress ---
+
+
+def _judge_stress(pairs: Pairs, energy_factor: np.ndarray, force_factor: float) -> Finding:
+    strained = pairs.has_stress & (pairs.largest_strain > 1e-4) & pairs.is_complete
+    n_strained = int(strained.sum())
+    if n_strained < MIN_PAIRS:
+        return Finding(
+            label="stress",
+            verdict="cannot tell",
+            cause=f"{n_strained} pairs of near frames of different strain, {MIN_PAIRS} needed",
+            n_pairs=n_strained,
+        )
+    used = pairs[strained]
+    left = used.energy * energy_factor[strained] - used.force_work * force_factor
+    fits = {
+        (order, virial): _fit(left / used.scale, _work(used, order, virial) / used.scale, used.rows)
+        for order in STRESS_ORDERS
+        for virial in (False, True)
+    }
+    order = _best_order(used, left, {o: fits[o, False] for o in STRESS_ORDERS})
+    line = fits[order, False]
+    if (unclear := _unclear("stress", line)) is not None:
+        return unclear
+    if GOOD_SLOPES[0] <= line.slope <= GOOD_SLOPES[1] and order == "ase":
+        return Finding(label="stress", verdict="consistent", **line.facts())
+    cause, remedy = _name_stress(line, fits[order, True], order)
+    if not remedy.changes and line.explained < 0.8:
+        return Finding(label="stress", verdict="cannot tell", cause=cause, **line.facts())
+    return Finding(
+        label="stress", verdict="inconsistent", cause=cause, remedy=remedy, **line.facts()
+    )
+
+
+def _work(pairs: Pairs, order: str, virial: bool) -> np.ndarray:
+    """Return the energy of straining by the stored stress read in an order, (n,)."""
+    stress = pairs.stress[:, :, list(STRESS_ORDERS[order])]
+    weight = np.ones_like(pairs.volume) if virial else pairs.volume
+    return np.asarray(0.5 * (weight[..., None] * stress * pairs.strain).sum(axis=(1, 2)))
+
+
+def _best_order(pairs: Pairs, energy: np.ndarray, fits: Mapping[str, _Line]) -> str:
+    """Return the Voigt order that the energies prefer; ASE's unless another clearly wins."""
+
+    def misfits(order: str) -> np.ndarray:
+        return np.asarray(np.abs(energy - fits[order].slope * _work(pairs, order, False)))
+
+    ours = misfits("ase")
+    best, best_ratio = "ase", 0.5
+    for order in STRESS_ORDERS:
+        if order == "ase":
+            continue
+        theirs = misfits(order)
+        # Only pairs in which the order matters can tell.
+        matters = np.abs(ours - theirs) > 0.05 * (np.abs(energy) + 1e-3)
+        if matters.sum() < MIN_PAIRS or len(np.unique(pairs.rows[matters])) < MIN_FRAMES:
+            continue
+        wins = float((theirs < ours)[matters].mean())
+        ratio = float(theirs[matters].sum() / max(ours[matters].sum(), 1e-300))
+        if wins >= 0.75 and ratio < best_ratio and fits[order].explained > 0.7:
+            best, best_ratio = order, ratio
+    return best
+
+
+def _name_stress(line: _Line, virial: _Line, order: str) -> tuple[str, Conventions]:
+    flipped = line.slope < 0
+    size = abs(line.slope)
+    causes = []
+    if order != "ase":
+        causes.append(f"components are in the order {_ORDER_WORDS.get(order, order)}")
+    misfit, unit = min((_misfit(size, f) + _rarity(n), n) for n, f in STRESS_UNITS.items())
+    virial_misfit, virial_unit = min(
+        (_misfit(abs(virial.slope), f), name) for name, f in ENERGY_UNITS.items() if f == 1
+    )
+    tolerance = max(_UNIT_MATCH, 3 * line.error / size)
+    # A volume can look like a unit (1/160 Å^3 is GPa): then what explains more is taken.
+    is_virial = virial_misfit < tolerance and (
+        misfit > tolerance or virial.explained > line.explained + 1e-4
+    )
+    if is_virial:
+        causes.append("it is a virial (volume times stress)")
+        flipped = virial.slope < 0
+    elif misfit > tolerance:
+        causes.append(f"it is off by a factor of {line.slope:.3g} that is no unit we know")
+        if _misfit(size, 0.1) < tolerance:
+            causes[-1] = f"it is off by a factor of {line.slope:.3g}, as if kbar were read as GPa"
+        return "; ".join(causes), Conventions(stress_order=order, stress_is_pressure=flipped)
+    elif unit != "eV/Å^3":
+        causes.append(f"it looks like {unit}")
+        if virial_misfit < tolerance:
+            causes[-1] += " (or like a virial: these volumes cannot tell)"
+    if flipped:
+        causes.append("the sign is that of a pressure, positive under compression")
+    return "; ".join(causes), Conventions(
+        stress_unit=virial_unit if is_virial else unit,
+        stress_is_virial=is_virial,
+        stress_order=order,
+        stress_is_pressure=flipped,
+    )
+
+
+_ORDER_WORDS = {"vasp": "xx, yy, zz, xy, yz, zx (VASP's)"}
+
+
+# --- lines ---
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    slope: float
+    error: float
+    explained: float
+    n_pairs: int
+    n_frames: int
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "slope": self.slope,
+            "slope_error": self.error,
+            "explained": self.explained,
+            "n_pairs": self.n_pairs,
+        }
+
+
+def _fit(y: np.ndarray, x: np.ndarray, rows: np.ndarray) -> _Line:
+    """Fit y = slope x robustly (Huber 1964); the error is a jackknife over ten sets of frames."""
+    slope, weights = _robust_slope(y, x)
+    explained = 1 - _ratio((weights * (y - slope * x) ** 2).sum(), (weights * y**2).sum())
+    block = rows[:, 0].astype(np.int64) % 10
+    without = [_robust_slope(y[block != k], x[block != k])[0] for k in np.unique(block)]
+    n = len(without)
+    error = float(np.sqrt((n - 1) / n * ((np.array(without) - np.mean(without)) ** 2).sum()))
+    return _Line(slope, error, explained, len(y), len(np.unique(rows)))
+
+
+def _robust_slope(y: np.ndarray, x: np.ndarray) -> tuple[float, np.ndarray]:
+    weights = np.ones_like(y)
+    slope = _ratio((x * y).sum(), (x * x).sum())
+    for _ in range(50):
+        misfit = np.abs(y - slope * x)
+        limit = 2.0 * 1.4826 * float(np.median(misfit)) + 1e-12
+        weights = np.minimum(1.0, limit / np.maximum(misfit, 1e-300))
+        new = _ratio((weights * x * y).sum(), (weights * x * x).sum())
+        if abs(new - slope) <= 1e-6 * abs(slope):
+            return new, weights
+        slope = new
+    return slope, weights
+
+
+def _ratio(upper: float, lower: float) -> float:
+    return float(upper / lower) if lower > 0 else 0.0
+
+
+def _misfit(value: float, wanted: float) -> float:
+    return float(abs(np.log(value / wanted))) if value > 0 else float("inf")
+
+
+def _unclear(label: Label, line: _Line) -> Finding | None:
+    why = ""
+    if line.n_frames < MIN_FRAMES:
+        why = f"only {line.n_frames} frames are near others"
+    elif line.explained < MIN_EXPLAINED:
+        why = "no line through the pairs explains the energies: frames too far apart, or noise"
+    elif line.error > 0.2 * abs(line.slope):
+        why = "the slope is too uncertain"
+    if why:
+        return Finding(label=label, verdict="cannot tell", cause=why, **line.facts())
+    return None

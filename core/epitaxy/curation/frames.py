@@ -1,0 +1,232 @@
+"""Is one frame usable? Checks of a single entry, and of its being new."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from epitaxy.entry import Entry, Method
+from epitaxy.quantities import QUANTITIES
+
+_EXAMPLES = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameChecks:
+    """What a usable frame is.
+
+    Attributes:
+        require: targets that every frame must have.
+        max_force: largest force on an atom, eV/Å; None for no limit.
+        min_distance: shortest distance between atoms (and images), Å; 0 for no limit.
+        max_energy: largest magnitude of the energy per atom, eV/atom; None for no limit. The
+            default lets all-electron energies of every element pass.
+        duplicates: drop frames whose structure was seen already.
+        duplicate_distance: structures are the same if positions and cells, Å, agree when
+            rounded to multiples of this.
+    """
+
+    require: tuple[str, ...] = ("energy",)
+    max_force: float | None = 100.0
+    min_distance: float = 0.1
+    max_energy: float | None = 1e6
+    duplicates: bool = True
+    duplicate_distance: float = 1e-5
+
+
+@dataclass(slots=True)
+class Rejections:
+    """How many frames were dropped, why, and which."""
+
+    n_seen: int = 0
+    n_dropped: int = 0
+    reasons: dict[str, list[str]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, reason: str, name: str) -> None:
+        """Count one frame."""
+        self.n_dropped += 1
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        named = self.reasons.setdefault(reason, [])
+        if len(named) < _EXAMPLES:
+            named.append(name)
+
+    def lines(self, *, limit: int = 5) -> list[str]:
+        """Return one line per reason: "3 of 214 dropped: forces not finite (a#7, a#19, a#40)"."""
+        said = []
+        for reason, count in sorted(self.counts.items(), key=lambda item: -item[1]):
+            names = self.reasons[reason][:limit]
+            more = f" and {count - len(names):,} more" if count > len(names) else ""
+            said.append(
+                f"{count:,} of {self.n_seen:,} dropped: {reason} ({', '.join(names)}{more})"
+            )
+        return said
+
+    def step(self) -> dict[str, Any]:
+        """Return what the history of a dataset keeps."""
+        return {
+            "n_seen": self.n_seen,
+            "n_dropped": self.n_dropped,
+            "reasons": {
+                reason: {"count": count, "examples": self.reasons[reason]}
+                for reason, count in self.counts.items()
+            },
+        }
+
+
+class FrameChecker:
+    """Checks frames one after another and remembers which structures it has seen."""
+
+    def __init__(self, checks: FrameChecks | None = None):
+        self.checks = checks or FrameChecks()
+        self._seen: dict[bytes, tuple[str, float | None]] = {}
+
+    def reason_against(self, entry: Entry) -> str | None:
+        """Return why a frame cannot be used, or None; a usable one is remembered."""
+        return (
+            self._wrong_arrays(entry)
+            or self._wrong_labels(entry)
+            or self._wrong_cell(entry)
+            or self._wrong_distances(entry)
+            or self._repeated(entry)
+        )
+
+    def _wrong_arrays(self, entry: Entry) -> str | None:
+        n_atoms = np.shape(entry.numbers)[0] if np.ndim(entry.numbers) == 1 else 0
+        if n_atoms == 0:
+            return "no atoms"
+        for name, array, shape in (
+            ("positions", entry.positions, (n_atoms, 3)),
+            ("cell", entry.cell, (3, 3)),
+            ("pbc", entry.pbc, (3,)),
+        ):
+            if np.shape(array) != shape:
+                return f"{name} of the wrong shape {np.shape(array)}, not {_shape(shape)}"
+            if not np.isfinite(array).all():
+                return f"{name} not finite"
+        numbers = np.asarray(entry.numbers).astype(int)
+        if numbers.min() < 1 or numbers.max() > 118:
+            return "atomic numbers outside 1 to 118"
+        for name, value in entry.targets.items():
+            if name not in QUANTITIES:
+                return f"unknown quantity {name!r}"
+            rule = QUANTITIES[name]
+            per_atom = rule.per == "atom"
+            if np.shape(value) != ((n_atoms, *rule.shape) if per_atom else rule.shape):
+                expected = ("n_atoms", *rule.shape) if per_atom else rule.shape
+                return f"{name} of the wrong shape, not {_shape(expected)}"
+            if not np.isfinite(value).all():
+                return f"{name} not finite"
+        return None
+
+    def _wrong_labels(self, entry: Entry) -> str | None:
+        checks = self.checks
+        for name in checks.require:
+            if name not in entry.targets:
+                return f"{name} missing"
+        if "energy" in entry.targets and checks.max_energy is not None:
+            per_atom = abs(float(entry.targets["energy"])) / len(entry)
+            if per_atom > checks.max_energy:
+                return f"|energy| > {checks.max_energy:g} eV/atom"
+        if "forces" in entry.targets and checks.max_force is not None:
+            largest = float(np.linalg.norm(entry.targets["forces"], axis=1).max())
+            if largest > checks.max_force:
+                return f"|F| > {checks.max_force:g} eV/Å"
+        return None
+
+    def _wrong_cell(self, entry: Entry) -> str | None:
+        periodic = np.asarray(entry.pbc, dtype=bool)
+        if not periodic.any():
+            return None
+        vectors = np.asarray(entry.cell)[periodic]
+        if (np.linalg.norm(vectors, axis=1) < 1e-8).any():
+            return "a periodic direction without a cell vector"
+        # (length, area or volume) of the periodic cell, relative to that of a cube
+        gram = np.linalg.det(vectors @ vectors.T)
+        lengths = np.linalg.norm(vectors, axis=1)
+        if np.sqrt(max(gram, 0.0)) < 1e-6 * lengths.prod():
+            return "periodic cell of zero volume"
+        return None
+
+    def _wrong_distances(self, entry: Entry) -> str | None:
+        limit = self.checks.min_distance
+        if limit > 0 and _closer_than(entry, limit):
+            return f"atoms closer than {limit:g} Å"
+        return None
+
+    def _repeated(self, entry: Entry) -> str | None:
+        if not self.checks.duplicates:
+            return None
+        key = structure_key(entry, self.checks.duplicate_distance)
+        energy = float(entry.targets["energy"]) if "energy" in entry.targets else None
+        if key not in self._seen:
+            self._seen[key] = (entry.id, energy)
+            return None
+        _, other = self._seen[key]
+        if energy is not None and other is not None:
+            difference = abs(energy - other) / len(entry)
+            if difference > 1e-3:
+                return "structure seen before with another energy (> 1 meV/atom apart)"
+        return "duplicate structure"
+
+
+def structure_key(entry: Entry, distance: float = 1e-5) -> bytes:
+    """Return a hash that is the same for equal structures at one level of theory.
+
+    Args:
+        entry: the structure; whole periods and the order of atoms do count.
+        distance: positions and cells, Å, are rounded to multiples of this.
+    """
+    method: Method = entry.method
+    hashed = hashlib.sha256(f"{method.code}|{method.xc_functional}|{method.settings}".encode())
+    hashed.update(np.asarray(entry.numbers, dtype=np.uint8).tobytes())
+    hashed.update(np.asarray(entry.pbc, dtype=bool).tobytes())
+    for array in (entry.cell, entry.positions):
+        hashed.update(np.rint(np.asarray(array) / distance).astype(np.int64).tobytes())
+    return hashed.digest()[:16]
+
+
+def _closer_than(entry: Entry, limit: float) -> bool:
+    """Return whether two atoms, or an atom and an image, are closer than `limit` (Å)."""
+    from scipy.spatial import cKDTree
+
+    positions = np.asarray(entry.positions, dtype=float)
+    periodic = np.asarray(entry.pbc, dtype=bool)
+    if periodic.any():
+        cell = _completed(np.asarray(entry.cell, dtype=float), periodic)
+        inverse = np.linalg.inv(cell)
+        heights = 1 / np.linalg.norm(inverse, axis=0)  # distance between opposite faces
+        if (heights[periodic] < limit).any():
+            return True
+        fractions = positions @ inverse
+        fractions[:, periodic] %= 1.0
+        images = fractions
+        for axis in periodic.nonzero()[0]:
+            margin = limit / heights[axis]
+            low, high = images[images[:, axis] < margin], images[images[:, axis] > 1 - margin]
+            shift = np.eye(3)[axis]
+            images = np.concatenate([images, low + shift, high - shift])
+        positions = images @ cell
+    if len(positions) < 2:
+        return False
+    distances, _ = cKDTree(positions).query(positions, k=2, distance_upper_bound=limit)
+    return bool((distances[:, 1] < limit).any())
+
+
+def _completed(cell: np.ndarray, periodic: np.ndarray) -> np.ndarray:
+    """Return the cell with unit vectors, orthogonal to the rest, in directions not periodic."""
+    whole = np.where(periodic[:, None], cell, 0.0)
+    missing = (~periodic).nonzero()[0]
+    if len(missing):
+        _, _, basis = np.linalg.svd(cell[periodic])
+        whole[missing] = basis[int(periodic.sum()) :]
+    return whole
+
+
+def _shape(shape: Iterable[object]) -> str:
+    words = [str(size) for size in shape]
+    return f"({', '.join(words)}{',' if len(words) == 1 else ''})"

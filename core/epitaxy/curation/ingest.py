@@ -1,0 +1,210 @@
+"""From sources to a checked dataset on disk, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from epitaxy.curation.consistency import ConsistencyReport, check_consistency
+from epitaxy.curation.conventions import Conventions
+from epitaxy.curation.frames import FrameChecker, FrameChecks, Rejections
+from epitaxy.dataset import Dataset
+from epitaxy.entry import Entry
+from epitaxy.errors import DataError, EntryError
+from epitaxy.protocols import Source
+from epitaxy.stores.memory_map import Writer
+
+OnInconsistent = Literal["error", "warn", "skip"]
+Tell = Callable[[int, int, "float | None"], None]
+"""``(frames seen, frames kept, part of the source read or None)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What came of it.
+
+    Attributes:
+        dataset: the new dataset.
+        rejections: frames that were dropped, by reason.
+        consistency: what the labels say about each other; None if that was not checked.
+        warnings: what the user should know, one sentence each.
+    """
+
+    dataset: Dataset
+    rejections: Rejections
+    consistency: ConsistencyReport | None
+    warnings: tuple[str, ...]
+
+
+def ingest(
+    sources: Source | Iterable[Source],
+    path: str | Path,
+    *,
+    checks: FrameChecks | None = None,
+    conventions: Conventions | None = None,
+    tags: Mapping[str, str] | None = None,
+    on_inconsistent: OnInconsistent = "error",
+    strict: bool = False,
+    keep_going: bool = False,
+    overwrite: bool = False,
+    tell: Tell | None = None,
+    recipes: Sequence[Mapping[str, Any]] = (),
+) -> IngestReport:
+    """Read sources, check every frame and the set as a whole, and write a dataset.
+
+    Args:
+        sources: one or several sources.
+        path: of the dataset to make.
+        checks: what a usable frame is.
+        conventions: units, signs and orders in which the labels are stored.
+        tags: added to every entry.
+        on_inconsistent: what to do if labels contradict each other: "error", "warn", or "skip"
+            the check.
+        strict: stop at the first unusable frame instead of dropping it.
+        keep_going: if a source breaks off, keep the complete frames before.
+        overwrite: replace a dataset that is there already.
+        tell: called now and then with the progress.
+        recipes: the specs of the sources, for the history.
+
+    Raises:
+        EntryError: a frame is unusable and `strict` is set.
+        ConsistencyError: labels contradict each other; the message has culprit and remedy.
+        DataError: a source breaks off, or no frame is usable.
+        StoreError: the dataset cannot be written; what was at `path` stays as it was.
+    """
+    source_list = [sources] if isinstance(sources, Source) else list(sources)
+    checks = checks or FrameChecks()
+    conventions = conventions or Conventions()
+    checker, rejections = FrameChecker(checks), Rejections()
+    warnings: list[str] = []
+    with Writer(path, overwrite=overwrite) as writer:
+        for left in writer.removed_partials:
+            warnings.append(f"removed {left.name}, left by a run that was killed")
+        for source in source_list:
+            try:
+                for entry in source:
+                    _take(entry, writer, checker, rejections, conventions, tags, strict=strict)
+                    if tell:
+                        tell(rejections.n_seen, len(writer), getattr(source, "fraction", None))
+            except DataError as error:
+                if not keep_going or isinstance(error, EntryError):
+                    raise
+                warnings.append(f"{error} [the frames before were kept]")
+        if not len(writer):
+            reasons = "; ".join(rejections.lines()) or "the source has no frames"
+            raise DataError(f"nothing is left to put into {path}: {reasons}")
+        preview = writer.preview()
+        warnings += _double_ids(preview)
+        consistency = None
+        if on_inconsistent != "skip":
+            consistency = check_consistency(preview)
+            if on_inconsistent == "error":
+                consistency.raise_if_inconsistent()
+            elif consistency.inconsistent:
+                warnings.append(consistency.message())
+        writer.record(
+            {
+                "operation": "ingest",
+                "epitaxy": version("epitaxy"),
+                "sources": [
+                    {**(recipes[i] if i < len(recipes) else {}), "card": asdict(source.card)}
+                    for i, source in enumerate(source_list)
+                ],
+                "checks": asdict(checks),
+                "conventions": conventions.changes,
+                "tags": dict(tags or {}),
+                **rejections.step(),
+                "warnings": list(warnings),
+            }
+        )
+        if consistency is not None:
+            writer.record(consistency.step())
+    return IngestReport(Dataset.open(path), rejections, consistency, tuple(warnings))
+
+
+def clean(
+    dataset: Dataset,
+    path: str | Path,
+    *,
+    checks: FrameChecks | None = None,
+    on_inconsistent: OnInconsistent = "error",
+    overwrite: bool = False,
+    tell: Tell | None = None,
+) -> IngestReport:
+    """Check an existing dataset as `ingest` does and write what is usable.
+
+    Raises:
+        ConsistencyError: labels contradict each other.
+        DataError: nothing is usable.
+        StoreError: the dataset cannot be written.
+    """
+    checks = checks or FrameChecks()
+    checker, rejections = FrameChecker(checks), Rejections()
+    kept: list[int] = []
+    for row, entry in enumerate(dataset):
+        rejections.n_seen += 1
+        if (reason := checker.reason_against(entry)) is None:
+            kept.append(row)
+        else:
+            rejections.add(reason, entry.id or f"row {row}")
+        if tell:
+            tell(rejections.n_seen, len(kept), (row + 1) / len(dataset))
+    if not kept:
+        reasons = "; ".join(rejections.lines()) or "the dataset is empty"
+        raise DataError(f"nothing is left to put into {path}: {reasons}")
+    view = dataset[kept]
+    warnings: list[str] = []
+    consistency = None
+    if on_inconsistent != "skip":
+        consistency = check_consistency(view)
+        if on_inconsistent == "error":
+            consistency.raise_if_inconsistent()
+        elif consistency.inconsistent:
+            warnings.append(consistency.message())
+    with Writer(path, overwrite=overwrite) as writer:
+        writer.extend(view)
+        for step in dataset.history:
+            writer.record(step)
+        facts = {"operation": "clean", "epitaxy": version("epitaxy"), "checks": asdict(checks)}
+        writer.record({**facts, "digest_before": dataset.digest, **rejections.step()})
+        if consistency is not None:
+            writer.record(consistency.step())
+    return IngestReport(Dataset.open(path), rejections, consistency, tuple(warnings))
+
+
+def _take(
+    entry: Entry,
+    writer: Writer,
+    checker: FrameChecker,
+    rejections: Rejections,
+    conventions: Conventions,
+    tags: Mapping[str, str] | None,
+    *,
+    strict: bool,
+) -> None:
+    name = entry.id or f"frame {rejections.n_seen}"
+    rejections.n_seen += 1
+    try:
+        entry = conventions.apply(entry)
+        reason = checker.reason_against(entry)
+    except EntryError as error:
+        reason = str(error).partition(": ")[2] or str(error)
+    if reason is not None:
+        if strict:
+            raise EntryError(f"{name}: {reason} (strict: nothing was written)")
+        rejections.add(reason, name)
+        return
+    if tags:
+        entry = replace(entry, tags=MappingProxyType({**entry.tags, **tags}))
+    writer.append(entry)
+
+
+def _double_ids(dataset: Dataset) -> list[str]:
+    n_double = len(dataset) - len(set(dataset.ids))
+    if not n_double:
+        return []
+    return [f"{n_double} ids occur more than once; splits will name rows instead of ids"]
