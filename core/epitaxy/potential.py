@@ -105,21 +105,35 @@ class Potential(nn.Module):
             (p.dtype for p in self.network.parameters() if p.is_floating_point()), torch.float32
         )
 
-    def forward(self, graph: GraphBatch, *, forces: bool = True, stress: bool = False) -> Outputs:
+    def forward(
+        self,
+        graph: GraphBatch,
+        *,
+        forces: bool = True,
+        stress: bool = False,
+        compiled: bool = False,
+    ) -> Outputs:
         """Return energies and, on request, forces and stress.
 
-        In training mode the results can be differentiated with respect to the parameters.
+        In training mode the results can be differentiated with respect to the parameters; see
+        `epitaxy.graphs.evaluator` for the fastest way to do so.
+
+        Args:
+            graph: structures.
+            forces: whether to compute forces.
+            stress: whether to compute stress.
+            compiled: whether to ask the network's ``compiled`` method, if it has one.
 
         Raises:
             CapabilityError: the graph holds elements that the potential does not cover.
         """
         self.check_elements(graph.numbers)
         if not (forces or stress):
-            energies = self.atomic_energies(graph)
+            energies = self.atomic_energies(graph, compiled=compiled)
             return Outputs(sum_per_structure(energies, graph), energies, None, None)
         with torch.enable_grad():
             vectors = graph.vectors.detach().requires_grad_()
-            energies = self.atomic_energies(graph._replace(vectors=vectors))
+            energies = self.atomic_energies(graph._replace(vectors=vectors), compiled=compiled)
             (gradient,) = torch.autograd.grad(
                 energies.sum(),
                 vectors,
@@ -136,9 +150,10 @@ class Potential(nn.Module):
             stress_from(gradient, graph) if stress else None,
         )
 
-    def atomic_energies(self, graph: GraphBatch) -> Tensor:
+    def atomic_energies(self, graph: GraphBatch, *, compiled: bool = False) -> Tensor:
         """Return the energy of each atom, (n_atoms,) float64, eV."""
-        scaled: Tensor = self.scale * self.network(graph).to(torch.float64)
+        network = getattr(self.network, "compiled", self.network) if compiled else self.network
+        scaled: Tensor = self.scale * network(graph).to(torch.float64)
         return scaled + self.reference_energies[graph.numbers]
 
     def energy_and_gradient(self, graph: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
@@ -210,7 +225,10 @@ def stress_from(gradient: Tensor, graph: GraphBatch) -> Tensor:
     )
     structure_of_edge = graph.structures[graph.centers]
     total = virial.new_zeros((graph.n_structures, 6)).index_add(0, structure_of_edge, virial)
-    return total / graph.volumes.unsqueeze(-1)
+    periodic = graph.volumes.isfinite()
+    # Dividing by nan would send nan back into the gradient of a loss that leaves it out.
+    stress = total / torch.where(periodic, graph.volumes, 1.0).unsqueeze(-1)
+    return torch.where(periodic.unsqueeze(-1), stress, torch.nan)
 
 
 def fit_reference_energies(train: Dataset) -> dict[int, float]:
