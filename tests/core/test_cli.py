@@ -280,3 +280,29 @@ def test_new_plugin_refuses_to_overwrite_and_wrong_names(
     assert main(["new-plugin", "graphs"]) == 2
     assert "a plugin named 'graphs' is installed already" in capsys.readouterr().err
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+
+def test_check_prints_a_line_for_each_check_and_fails_when_one_fails(
+    install_plugin: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install_plugin("wrong_options", good=READER)
+    assert main(["check", "featurizer/untyped"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "ok        featurizer/wrong-options/untyped: summary is one short line" in lines
+    assert any(line.startswith("FAILED") and "'width' has no type" in line for line in lines)
+    assert lines[-1] == "3 passed, 2 failed"
+    assert main(["check", "good", "--only", "loads"]) == 0
+    assert capsys.readouterr().out == "ok        good: loads\n1 passed\n"
+
+
+def test_check_takes_options_for_the_component(
+    install_plugin: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install_plugin(good=READER)
+    only = ["--only", "example options"]
+    assert main(["check", "reader", "--set", "path=a.xyz", "--set", "stride=2", *only]) == 0
+    assert main(["check", "reader", "--set", "path=a.xyz", "--set", "stride=two", *only]) == 1
+    assert main(["check", "reader", "--set", "path"]) == 2
+    assert "--set 'path': write KEY=VALUE" in capsys.readouterr().err
+    assert main(["check", "good", "--set", "path=a.xyz"]) == 2
+    assert main(["check", "good", "--only", "nothing of the kind"]) == 2

@@ -29,6 +29,34 @@ def test_conformance(check: Check) -> None:
     check()
 
 
+@pytest.fixture
+def extxyz(tmp_path: Path) -> Path:
+    """Write strained copper with EMT's labels, as a user's file would hold it."""
+    from ase.build import bulk
+    from ase.calculators.emt import EMT
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+
+    path = tmp_path / "copper.extxyz"
+    for index in range(70):
+        atoms = bulk("Cu", a=3.6 * (1 + 0.0005 * index), cubic=True)
+        atoms.calc = EMT()
+        labels = {
+            "energy": atoms.get_potential_energy(),
+            "forces": atoms.get_forces(),
+            "stress": atoms.get_stress(),
+        }
+        atoms.calc = SinglePointCalculator(atoms, **labels)
+        write(path, atoms, append=True)
+    return path
+
+
+def test_the_file_source_passes_on_a_file(extxyz: Path) -> None:
+    found = outcomes("source/files/files", example={"path": str(extxyz)})
+    assert len(found) > 10
+    assert {outcome for outcome, _ in found.values()} == {"passed"}, found
+
+
 def outcomes(name: str, **arguments: object) -> dict[str, tuple[str, str]]:
     """Run all the checks of a plugin: last part of the name -> how it went."""
     found = checks_for(name, **arguments)  # type: ignore[arg-type]

@@ -87,6 +87,7 @@ def checks_for(
     name: str,
     *,
     registry: Registry | None = None,
+    example: Mapping[str, object] | None = None,
     expected_failures: Mapping[str, str] | None = None,
 ) -> list[Check]:
     """Return the checks of a plugin, or of one component.
@@ -94,23 +95,31 @@ def checks_for(
     Args:
         name: a plugin, or a component as NAME, PLUGIN/NAME or KIND/NAME.
         registry: where plugins are found; this environment's if not given.
+        example: options with which one component is built, instead of its `Component.example`;
+            for example the path of a file that only the test knows.
         expected_failures: name of a check, whole or from the last colon on -> why it fails.
             A plugin declares its own as a mapping `expected_failures` in its plugin module.
 
     Raises:
-        PluginError: there is no such plugin or component, or an expected failure names no check.
+        PluginError: there is no such plugin or component, an expected failure names no check, or
+            example options are given for a whole plugin.
     """
     registry = registry or Registry.from_entry_points()
     if name in registry.plugins or any(name == problem.plugin for problem in registry.problems):
         from epitaxy.testing.plugin_checks import checks as plugin_checks
 
+        if example is not None:
+            raise PluginError(f"{name!r} is a whole plugin: give example options to one component")
         offers = [offer for offer in registry if offer.plugin == name]
         found = plugin_checks(registry, name)
         plugin = name
     else:
-        offers = [registry.find_any(name)]
+        offer = registry.find_any(name)
+        if example is not None:
+            offer = replace(offer, component=replace(offer.component, example=example))
+        offers = [offer]
         found = []
-        plugin = offers[0].plugin
+        plugin = offer.plugin
     for offer in offers:
         found += _component_checks(registry, offer)
     declared = getattr(registry.plugins.get(plugin), "expected_failures", {})
