@@ -8,7 +8,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
@@ -66,11 +66,7 @@ class Registry:
         """Load every installed plugin; a broken one becomes a `Problem` and breaks nothing."""
         registry = cls()
         found = [
-            (
-                point.name,
-                *((point.dist.name, point.dist.version) if point.dist else ("", "")),
-                point,
-            )
+            (point.name, *_distribution_of(point), point)
             for point in entry_points(group=hookspecs.GROUP)
         ]
         for name, distribution, version, point in sorted(found, key=lambda item: item[:3]):
@@ -381,3 +377,11 @@ class Registry:
         if problem not in self.problems:  # an observer fails in every epoch: say it once
             self.problems.append(problem)
             _logger.warning("%s", problem)
+
+
+def _distribution_of(point: EntryPoint) -> tuple[str, str]:
+    """Return name and version of what installed an entry point, "" where that is damaged."""
+    try:
+        return (point.dist.name or "", point.dist.version or "") if point.dist else ("", "")
+    except Exception:  # the folder of metadata is incomplete; the plugin itself may be well
+        return "", ""

@@ -109,6 +109,12 @@ def test_two_distributions_cannot_share_a_plugin_name(install_plugin: Install) -
     assert problem.distribution == "stranger"
 
 
+def test_a_plugin_whose_metadata_are_gone_still_works(install_plugin: Install) -> None:
+    site = install_plugin(good=GOOD)
+    (site / "stranger-0.1.dist-info/METADATA").unlink()
+    assert Registry.from_entry_points().find("source", "reader").plugin == "good"
+
+
 def test_a_name_of_two_plugins_must_be_qualified(install_plugin: Install) -> None:
     install_plugin("clash_first", "clash_second")
     registry = Registry.from_entry_points()
