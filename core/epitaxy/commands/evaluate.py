@@ -16,6 +16,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("artifact", type=Path, help="folder of a trained model")
     parser.add_argument("dataset", type=Path, help="folder of a dataset (see `epitaxy ingest`)")
+    parser.add_argument(
+        "--split", type=Path, help="compare only one part of this split (RUN/split.json)"
+    )
+    parser.add_argument(
+        "--part", choices=("train", "valid", "test"), default="test", help="which part (test)"
+    )
     parser.add_argument("-o", "--output", type=Path, help="folder for the table and the plots")
     parser.add_argument("--group", default="", help="tag by which errors are also listed")
     parser.add_argument("--worst", type=int, default=5, help="how many of the worst to name")
@@ -27,9 +33,12 @@ def run(args: Namespace) -> int:
     from epitaxy.artifact import load_artifact
     from epitaxy.dataset import Dataset
     from epitaxy.evaluation.metrics import evaluate
+    from epitaxy.split import Split
 
     artifact = load_artifact(args.artifact)
     dataset = Dataset.open(args.dataset)
+    if args.split:
+        dataset = getattr(Split.load(args.split, dataset), args.part)
     evaluation = evaluate(artifact.model.predict(dataset), dataset, group=args.group)
     numbers = as_json(evaluation)
     if args.json:

@@ -53,13 +53,20 @@ def plot_parity(
     names = [n for n in (targets or evaluation.compared) if n in evaluation.compared]
     figure, axes = new_figure(4.6, 4.4, columns=len(names))
     for axis, name in zip(np.atleast_1d(axes), names, strict=True):
-        _parity_panel(axis, evaluation.compared[name], groups)
-        errors = evaluation.errors[name]
-        factor, unit = readable_unit(errors.unit)
-        axis.set_title(f"{name}: MAE {errors.mae * factor:.3g} {unit}", fontsize=10)
-        axis.set_xlabel(f"label ({errors.unit})")
-        axis.set_ylabel(f"prediction ({errors.unit})")
+        draw_parity(axis, evaluation, name, groups=groups)
     return write_figure(figure, path)
+
+
+def draw_parity(
+    axis: Any, evaluation: Evaluation, name: str, *, groups: Sequence[str] = ()
+) -> None:
+    """Draw the parity plot of one target on a matplotlib axis; arguments as `plot_parity`."""
+    errors = evaluation.errors[name]
+    _parity_panel(axis, evaluation.compared[name], groups)
+    factor, unit = readable_unit(errors.unit)
+    axis.set_title(f"{name}: MAE {errors.mae * factor:.3g} {unit}", fontsize=10)
+    axis.set_xlabel(f"label ({errors.unit})")
+    axis.set_ylabel(f"prediction ({errors.unit})")
 
 
 def _parity_panel(axis: Any, pair: Compared, groups: Sequence[str]) -> None:
