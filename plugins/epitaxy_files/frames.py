@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 _OPEN: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_TENSOR = re.compile(r"""\b(stress|virial)\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\])""")
 _DAMAGED = (EOFError, OSError, lzma.LZMAError, UnicodeDecodeError)
 
 
@@ -66,7 +68,7 @@ def iterate_xyz(path: Path, meter: Meter) -> Iterator[Atoms]:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # about overwritten keys; we choose by name
-                    atoms = next(iter(read_xyz(io.StringIO(text), index=0)))
+                    atoms = next(iter(read_xyz(io.StringIO(_renamed(text)), index=0)))
             except Exception as error:  # the parser's own errors have many types
                 raise DataError(
                     f"{where} (ends at line {line_number}) cannot be read: {_brief(error)}"
@@ -113,6 +115,17 @@ def _frame_text(lines: Iterator[tuple[int, str]], where: str) -> tuple[str | Non
         ) from error
 
 
+def _renamed(text: str) -> str:
+    """Give a stress or virial of six numbers a name that ASE does not expect nine under."""
+    header, _, rest = text.partition("\n")
+    comment, _, rows = rest.partition("\n")
+
+    def rename(match: re.Match[str]) -> str:
+        return f"{match[1]}_voigt={match[2]}" if len(match[2][1:-1].split()) == 6 else match[0]
+
+    return f"{header}\n{_TENSOR.sub(rename, comment)}\n{rows}"
+
+
 def iterate_ase(path: Path, *, format: str | None, meter: Meter) -> Iterator[Atoms]:
     """Yield the frames of any file that ASE reads.
 
@@ -129,6 +142,8 @@ def iterate_ase(path: Path, *, format: str | None, meter: Meter) -> Iterator[Ato
             atoms = next(frames, None)
         except Exception as error:  # ASE's readers raise anything
             raise DataError(f"{path}: frame {frame} cannot be read: {_brief(error)}") from error
+        if atoms is None and not frame:
+            raise DataError(f"{path}: ASE finds no structure in it; is `format` right?")
         if atoms is None:
             return
         yield atoms

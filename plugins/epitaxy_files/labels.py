@@ -41,7 +41,15 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
         "Forces",
         "f",
     ),
-    "stress": ("REF_stress", "ref_stress", "dft_stress", "DFT_stress", "stress", "Stress"),
+    "stress": (
+        "REF_stress",
+        "ref_stress",
+        "dft_stress",
+        "DFT_stress",
+        "stress",
+        "stress_voigt",
+        "Stress",
+    ),
     "virial": (
         "REF_virial",
         "REF_virials",
@@ -50,6 +58,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
         "DFT_virial",
         "virial",
         "virials",
+        "virial_voigt",
         "Virial",
     ),
 }

@@ -99,6 +99,8 @@ class FileSource:
     @property
     def fraction(self) -> float | None:
         """Part of the files that was read so far, None where that cannot be known."""
+        if self._done == len(self._files):
+            return 1.0
         current = self._meter.fraction
         if current is None:
             return None if len(self._files) == 1 else self._done / len(self._files)

@@ -21,6 +21,7 @@ from epitaxy.curation.conventions import (
     STRESS_UNITS,
     Conventions,
 )
+from epitaxy.curation.lines import Line, fit_line, huber_weights
 from epitaxy.curation.pairs import Pairs, find_pairs
 from epitaxy.dataset import Dataset
 from epitaxy.errors import ConsistencyError
@@ -32,7 +33,7 @@ GOOD_SLOPES = (0.65, 1.5)  # anharmonic motion and Pulay stress stay well inside
 _UNIT_MATCH = 0.12  # relative distance within which a slope is that of a unit
 
 _OURS = Conventions()
-_RARE = 0.1  # added to the misfit of units that hardly anybody uses
+_RARE = 0.3  # added to the misfit of units that hardly anybody uses when causes are ranked
 _RARE_UNITS = ("meV/Å", "eV/nm", "kJ/mol/nm", "meV", "J", "meV/Å^3", "Pa", "bar", "MPa")
 
 Label = Literal["energy", "forces", "stress"]
@@ -213,18 +214,22 @@ def energy_against_size(dataset: Dataset) -> Finding | None:
 
 
 def _judge_forces(pairs: Pairs, energy_factor: np.ndarray) -> Finding:
-    # Frames of one cell test forces alone; without enough of them the stress is trusted.
-    fixed_cell = pairs.has_forces & (pairs.displacement > 1e-4) & (pairs.largest_strain < 1e-5)
-    if fixed_cell.sum() < MIN_PAIRS:
+    moved = pairs.has_forces & (pairs.displacement > 1e-4)
+    tested = moved & (pairs.largest_strain < 1e-5)
+    if tested.sum() < MIN_PAIRS:
+        # Too few frames of one cell: take the part of the energy that the stress explains out.
+        tested = moved & pairs.is_complete
+    if tested.sum() < MIN_PAIRS:
         return Finding(
             label="forces",
             verdict="cannot tell",
-            cause=f"{int(fixed_cell.sum())} pairs of near frames in one cell, {MIN_PAIRS} needed",
-            n_pairs=int(fixed_cell.sum()),
+            cause=f"{int(tested.sum())} pairs of near frames, {MIN_PAIRS} needed",
+            n_pairs=int(tested.sum()),
         )
-    used = pairs[fixed_cell]
-    energy = used.energy * energy_factor[fixed_cell]
-    line = _fit(energy / used.scale, used.force_work / used.scale, used.rows)
+    used = pairs[tested]
+    energy = used.energy * energy_factor[tested]
+    energy = energy - _strain_energy(used, energy)
+    line = fit_line(energy / used.scale, used.force_work / used.scale, used.rows)
     if (unclear := _unclear("forces", line)) is not None:
         return unclear
     if GOOD_SLOPES[0] <= line.slope <= GOOD_SLOPES[1]:
@@ -236,6 +241,21 @@ def _judge_forces(pairs: Pairs, energy_factor: np.ndarray) -> Finding:
     return Finding(label=label, verdict="inconsistent", cause=cause, remedy=remedy, **line.facts())
 
 
+def _strain_energy(pairs: Pairs, energy: np.ndarray) -> np.ndarray:
+    """Return the part of the energy differences that follows the stress, (n,) eV."""
+    work = _work(pairs, "ase", False)
+    if not work.any():
+        return np.zeros(len(pairs))
+    x = np.stack([pairs.force_work, work], axis=1) / pairs.scale[:, None]
+    y = energy / pairs.scale
+    weights = np.ones(len(y))
+    slopes = np.zeros(2)
+    for _ in range(20):
+        slopes = np.linalg.lstsq(x * np.sqrt(weights)[:, None], y * np.sqrt(weights))[0]
+        weights = huber_weights(y - x @ slopes)
+    return np.asarray(slopes[1] * work)
+
+
 def _stress_slope(pairs: Pairs, energy_factor: np.ndarray) -> float | None:
     """Return what frames that differ by a strain alone say about the energies, if anything."""
     only = pairs.has_stress & (pairs.displacement < 1e-4) & (pairs.largest_strain > 1e-4)
@@ -243,46 +263,48 @@ def _stress_slope(pairs: Pairs, energy_factor: np.ndarray) -> float | None:
         return None
     used = pairs[only]
     energy = used.energy * energy_factor[only]
-    line = _fit(energy / used.scale, _work(used, "ase", False) / used.scale, used.rows)
+    line = fit_line(energy / used.scale, _work(used, "ase", False) / used.scale, used.rows)
     return line.slope if _unclear("stress", line) is None else None
 
 
 def _name_forces(
-    line: _Line, pairs: Pairs, energy: np.ndarray, stress_slope: float | None
+    line: Line, pairs: Pairs, energy: np.ndarray, stress_slope: float | None
 ) -> tuple[str, Conventions]:
     flipped = line.slope < 0
     size = abs(line.slope)
     stress_is_good = stress_slope is not None and GOOD_SLOPES[0] < stress_slope < GOOD_SLOPES[1]
-    stress_is_alike = stress_slope is not None and _misfit(size, abs(stress_slope)) < 0.15
-    candidates: list[tuple[float, str, Conventions]] = []
+    stress_is_alike = (
+        stress_slope is not None and not stress_is_good and _misfit(size, abs(stress_slope)) < 0.15
+    )
+    candidates: list[tuple[float, float, str, Conventions]] = []
     if not stress_is_alike:  # else the energies are the odd ones out
         for unit, factor in FORCE_UNITS.items():
             what = "forces have the wrong sign" if factor == 1 else f"forces look like {unit}"
             if unit == "eV/Bohr":
                 what += " (or energies and forces are both in atomic units)"
             remedy = Conventions(forces_unit=unit, forces_are_gradients=flipped)
-            candidates.append((_misfit(size, factor) + _rarity(unit), what, remedy))
+            candidates.append((_misfit(size, factor), _rarity(unit), what, remedy))
     if not stress_is_good:
         for unit, factor in ENERGY_UNITS.items():
             if factor != 1:
                 remedy = Conventions(energy_unit=unit, forces_are_gradients=flipped)
-                misfit = _misfit(size, 1 / factor) + _rarity(unit)
-                candidates.append((misfit, f"energies look like {unit}", remedy))
+                what = f"energies look like {unit}"
+                candidates.append((_misfit(size, 1 / factor), _rarity(unit), what, remedy))
         if (pairs.n_atoms > 1).all():
             work = pairs.force_work / pairs.scale
-            per_atom = _fit(energy * pairs.n_atoms / pairs.scale, work, pairs.rows)
+            per_atom = fit_line(energy * pairs.n_atoms / pairs.scale, work, pairs.rows)
             if per_atom.explained >= line.explained - 0.02:
                 remedy = Conventions(energy_per_atom=True, forces_are_gradients=flipped)
                 what = "energies are per atom, not total"
-                candidates.append((_misfit(abs(per_atom.slope), 1.0), what, remedy))
-    candidates.sort(key=lambda candidate: candidate[0])
+                candidates.append((_misfit(abs(per_atom.slope), 1.0), 0.0, what, remedy))
+    candidates.sort(key=lambda candidate: candidate[0] + candidate[1])
     tolerance = max(_UNIT_MATCH, 3 * line.error / size)
     likely = [candidate for candidate in candidates if candidate[0] < tolerance]
     if not likely:
         return f"forces are off by a factor of {line.slope:.3g} that is no unit we know", _OURS
-    cause, remedy = likely[0][1:]
+    cause, remedy = likely[0][2:]
     if len(likely) > 1:
-        cause += f" (or {likely[1][1]})"
+        cause += f" (or {likely[1][2]})"
     if flipped and "sign" not in cause:
         cause += ", and forces have the wrong sign"
     return cause, remedy
@@ -316,23 +338,65 @@ def _judge_stress(pairs: Pairs, energy_factor: np.ndarray, force_factor: float) 
         )
     used = pairs[strained]
     left = used.energy * energy_factor[strained] - used.force_work * force_factor
-    fits = {
-        (order, virial): _fit(left / used.scale, _work(used, order, virial) / used.scale, used.rows)
-        for order in STRESS_ORDERS
-        for virial in (False, True)
-    }
-    order = _best_order(used, left, {o: fits[o, False] for o in STRESS_ORDERS})
-    line = fits[order, False]
-    if (unclear := _unclear("stress", line)) is not None:
+    stress_order, stress = _best_fit(used, left, virial=False)
+    virial_order, virial = _best_fit(used, left, virial=True)
+    if _is_virial(stress, virial):
+        flipped = virial.slope < 0
+        causes = ["it is a virial (volume times stress)", *_causes(virial_order, flipped)]
+        remedy = Conventions(
+            stress_is_virial=True, stress_order=virial_order, stress_is_pressure=flipped
+        )
+        return Finding(
+            label="stress",
+            verdict="inconsistent",
+            cause="; ".join(causes),
+            remedy=remedy,
+            **virial.facts(),
+        )
+    if (unclear := _unclear("stress", stress)) is not None:
         return unclear
-    if GOOD_SLOPES[0] <= line.slope <= GOOD_SLOPES[1] and order == "ase":
-        return Finding(label="stress", verdict="consistent", **line.facts())
-    cause, remedy = _name_stress(line, fits[order, True], order)
-    if not remedy.changes and line.explained < 0.8:
-        return Finding(label="stress", verdict="cannot tell", cause=cause, **line.facts())
+    if GOOD_SLOPES[0] <= stress.slope <= GOOD_SLOPES[1] and stress_order == "ase":
+        return Finding(label="stress", verdict="consistent", **stress.facts())
+    cause, remedy = _name_stress(stress, stress_order, virial)
+    if not remedy.changes and stress.explained < 0.8:
+        return Finding(label="stress", verdict="cannot tell", cause=cause, **stress.facts())
     return Finding(
-        label="stress", verdict="inconsistent", cause=cause, remedy=remedy, **line.facts()
+        label="stress", verdict="inconsistent", cause=cause, remedy=remedy, **stress.facts()
     )
+
+
+def _best_fit(pairs: Pairs, energy: np.ndarray, *, virial: bool) -> tuple[str, Line]:
+    """Return the Voigt order that the energies prefer, and its line."""
+    y = energy / pairs.scale
+    fits = {
+        order: fit_line(y, _work(pairs, order, virial) / pairs.scale, pairs.rows)
+        for order in STRESS_ORDERS
+    }
+    order = _best_order(pairs, energy, fits, virial=virial)
+    return order, fits[order]
+
+
+def _is_virial(stress: Line, virial: Line) -> bool:
+    """Return whether what was stored is a virial: its slope is ±1 and nothing else explains it.
+
+    A volume can look like a unit (1/160 Å^3 is GPa), so the virial has to explain more.
+    """
+    if _unclear("stress", virial) is not None or _misfit(abs(virial.slope), 1.0) > _UNIT_MATCH:
+        return False
+    if _unclear("stress", stress) is not None or (1 - virial.explained) < 0.5 * (
+        1 - stress.explained
+    ):
+        return True
+    return _nearest_stress_unit(stress)[0] > max(_UNIT_MATCH, 3 * stress.error / abs(stress.slope))
+
+
+def _nearest_stress_unit(line: Line) -> tuple[float, str]:
+    ranked = sorted(
+        (_misfit(abs(line.slope), factor) + _rarity(unit), unit)
+        for unit, factor in STRESS_UNITS.items()
+    )
+    unit = ranked[0][1]
+    return _misfit(abs(line.slope), STRESS_UNITS[unit]), unit
 
 
 def _work(pairs: Pairs, order: str, virial: bool) -> np.ndarray:
@@ -342,11 +406,11 @@ def _work(pairs: Pairs, order: str, virial: bool) -> np.ndarray:
     return np.asarray(0.5 * (weight[..., None] * stress * pairs.strain).sum(axis=(1, 2)))
 
 
-def _best_order(pairs: Pairs, energy: np.ndarray, fits: Mapping[str, _Line]) -> str:
+def _best_order(pairs: Pairs, energy: np.ndarray, fits: Mapping[str, Line], *, virial: bool) -> str:
     """Return the Voigt order that the energies prefer; ASE's unless another clearly wins."""
 
     def misfits(order: str) -> np.ndarray:
-        return np.asarray(np.abs(energy - fits[order].slope * _work(pairs, order, False)))
+        return np.asarray(np.abs(energy - fits[order].slope * _work(pairs, order, virial)))
 
     ours = misfits("ase")
     best, best_ratio = "ase", 0.5
@@ -365,100 +429,47 @@ def _best_order(pairs: Pairs, energy: np.ndarray, fits: Mapping[str, _Line]) -> 
     return best
 
 
-def _name_stress(line: _Line, virial: _Line, order: str) -> tuple[str, Conventions]:
+def _name_stress(line: Line, order: str, virial: Line) -> tuple[str, Conventions]:
     flipped = line.slope < 0
-    size = abs(line.slope)
+    misfit, unit = _nearest_stress_unit(line)
+    tolerance = max(_UNIT_MATCH, 3 * line.error / abs(line.slope))
+    what = []
+    if GOOD_SLOPES[0] <= abs(line.slope) <= GOOD_SLOPES[1]:
+        unit = "eV/Å^3"
+    elif misfit <= tolerance:
+        what = [f"it looks like {unit}"]
+        if _misfit(abs(virial.slope), 1.0) < tolerance:
+            what = [f"{what[0]} (or like a virial: these volumes cannot tell)"]
+    else:
+        unit = "eV/Å^3"
+        what = [f"it is off by a factor of {line.slope:.3g} that is no unit we know"]
+        if _misfit(abs(line.slope), 0.1) < tolerance:
+            what = [f"it is off by a factor of {line.slope:.3g}, as if kbar were read as GPa"]
+    return "; ".join([*what, *_causes(order, flipped)]), Conventions(
+        stress_unit=unit, stress_order=order, stress_is_pressure=flipped
+    )
+
+
+def _causes(order: str, flipped: bool) -> list[str]:
     causes = []
     if order != "ase":
         causes.append(f"components are in the order {_ORDER_WORDS.get(order, order)}")
-    misfit, unit = min((_misfit(size, f) + _rarity(n), n) for n, f in STRESS_UNITS.items())
-    virial_misfit, virial_unit = min(
-        (_misfit(abs(virial.slope), f), name) for name, f in ENERGY_UNITS.items() if f == 1
-    )
-    tolerance = max(_UNIT_MATCH, 3 * line.error / size)
-    # A volume can look like a unit (1/160 Å^3 is GPa): then what explains more is taken.
-    is_virial = virial_misfit < tolerance and (
-        misfit > tolerance or virial.explained > line.explained + 1e-4
-    )
-    if is_virial:
-        causes.append("it is a virial (volume times stress)")
-        flipped = virial.slope < 0
-    elif misfit > tolerance:
-        causes.append(f"it is off by a factor of {line.slope:.3g} that is no unit we know")
-        if _misfit(size, 0.1) < tolerance:
-            causes[-1] = f"it is off by a factor of {line.slope:.3g}, as if kbar were read as GPa"
-        return "; ".join(causes), Conventions(stress_order=order, stress_is_pressure=flipped)
-    elif unit != "eV/Å^3":
-        causes.append(f"it looks like {unit}")
-        if virial_misfit < tolerance:
-            causes[-1] += " (or like a virial: these volumes cannot tell)"
     if flipped:
         causes.append("the sign is that of a pressure, positive under compression")
-    return "; ".join(causes), Conventions(
-        stress_unit=virial_unit if is_virial else unit,
-        stress_is_virial=is_virial,
-        stress_order=order,
-        stress_is_pressure=flipped,
-    )
+    return causes
 
 
 _ORDER_WORDS = {"vasp": "xx, yy, zz, xy, yz, zx (VASP's)"}
 
 
-# --- lines ---
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    slope: float
-    error: float
-    explained: float
-    n_pairs: int
-    n_frames: int
-
-    def facts(self) -> dict[str, Any]:
-        return {
-            "slope": self.slope,
-            "slope_error": self.error,
-            "explained": self.explained,
-            "n_pairs": self.n_pairs,
-        }
-
-
-def _fit(y: np.ndarray, x: np.ndarray, rows: np.ndarray) -> _Line:
-    """Fit y = slope x robustly (Huber 1964); the error is a jackknife over ten sets of frames."""
-    slope, weights = _robust_slope(y, x)
-    explained = 1 - _ratio((weights * (y - slope * x) ** 2).sum(), (weights * y**2).sum())
-    block = rows[:, 0].astype(np.int64) % 10
-    without = [_robust_slope(y[block != k], x[block != k])[0] for k in np.unique(block)]
-    n = len(without)
-    error = float(np.sqrt((n - 1) / n * ((np.array(without) - np.mean(without)) ** 2).sum()))
-    return _Line(slope, error, explained, len(y), len(np.unique(rows)))
-
-
-def _robust_slope(y: np.ndarray, x: np.ndarray) -> tuple[float, np.ndarray]:
-    weights = np.ones_like(y)
-    slope = _ratio((x * y).sum(), (x * x).sum())
-    for _ in range(50):
-        misfit = np.abs(y - slope * x)
-        limit = 2.0 * 1.4826 * float(np.median(misfit)) + 1e-12
-        weights = np.minimum(1.0, limit / np.maximum(misfit, 1e-300))
-        new = _ratio((weights * x * y).sum(), (weights * x * x).sum())
-        if abs(new - slope) <= 1e-6 * abs(slope):
-            return new, weights
-        slope = new
-    return slope, weights
-
-
-def _ratio(upper: float, lower: float) -> float:
-    return float(upper / lower) if lower > 0 else 0.0
+# --- shared ---
 
 
 def _misfit(value: float, wanted: float) -> float:
     return float(abs(np.log(value / wanted))) if value > 0 else float("inf")
 
 
-def _unclear(label: Label, line: _Line) -> Finding | None:
+def _unclear(label: Label, line: Line) -> Finding | None:
     why = ""
     if line.n_frames < MIN_FRAMES:
         why = f"only {line.n_frames} frames are near others"

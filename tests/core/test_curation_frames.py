@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from epitaxy.curation.frames import FrameChecker, FrameChecks
+from epitaxy.entry import Entry, Method
+
+
+def silicon(**changes: object) -> Entry:
+    atoms = bulk("Si", cubic=True)
+    atoms.rattle(0.05, seed=1)
+    parts: dict[str, object] = {
+        "numbers": atoms.numbers.astype(np.uint8),
+        "positions": atoms.positions.copy(),
+        "cell": atoms.cell.array.copy(),
+        "pbc": np.ones(3, dtype=bool),
+        "targets": {"energy": np.float64(-43.0), "forces": np.zeros((8, 3))},
+        "id": "si",
+    }
+    return Entry(**{**parts, **changes})  # type: ignore[arg-type]
+
+
+def reason(entry: Entry, **checks: object) -> str | None:
+    return FrameChecker(FrameChecks(**checks)).reason_against(entry)  # type: ignore[arg-type]
+
+
+def test_a_good_frame_passes():
+    assert reason(silicon()) is None
+
+
+def coincident() -> np.ndarray:
+    positions = silicon().positions.copy()
+    positions[1] = positions[0] + [0.05, 0, 0]
+    return positions
+
+
+def across_the_boundary() -> np.ndarray:
+    positions = silicon().positions.copy()
+    positions[1] = positions[0] + silicon().cell.sum(axis=0) + [0, 0.03, 0]
+    return positions
+
+
+NAN = np.full((8, 3), np.nan)
+FLAT = np.array([[5.43, 0, 0], [0, 5.43, 0], [5.43, 5.43, 0]])
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (silicon(targets={}), "energy missing"),
+        (silicon(targets={"energy": np.float64("nan")}), "energy not finite"),
+        (silicon(targets={"energy": np.float64("-inf")}), "energy not finite"),
+        (silicon(targets={"energy": np.float64(-1e9)}), "|energy| > 1e+06 eV/atom"),
+        (silicon(targets={"energy": np.zeros(2)}), "energy of the wrong shape, not ()"),
+        (silicon(targets={"energy": np.float64(0), "forces": NAN}), "forces not finite"),
+        (
+            silicon(targets={"energy": np.float64(0), "forces": np.zeros((7, 3))}),
+            "forces of the wrong shape, not (n_atoms, 3)",
+        ),
+        (
+            silicon(targets={"energy": np.float64(0), "forces": np.full((8, 3), 90.0)}),
+            "|F| > 100 eV/Å",
+        ),
+        (
+            silicon(targets={"energy": np.float64(0), "stress": np.zeros(9)}),
+            "stress of the wrong shape, not (6,)",
+        ),
+        (silicon(positions=NAN), "positions not finite"),
+        (silicon(positions=np.zeros((9, 3))), "positions of the wrong shape (9, 3), not (8, 3)"),
+        (silicon(positions=coincident()), "atoms closer than 0.1 Å"),
+        (silicon(positions=across_the_boundary()), "atoms closer than 0.1 Å"),
+        (silicon(cell=FLAT), "periodic cell of zero volume"),
+        (silicon(cell=np.zeros((3, 3))), "a periodic direction without a cell vector"),
+        (silicon(numbers=np.zeros(8, dtype=np.uint8)), "atomic numbers outside 1 to 118"),
+        (silicon(numbers=np.zeros(0, dtype=np.uint8)), "no atoms"),
+    ],
+)
+def test_unusable_frames_are_told_apart(entry, expected):
+    assert reason(entry) == expected
+
+
+def test_limits_can_be_moved():
+    strong = silicon(targets={"energy": np.float64(0), "forces": np.full((8, 3), 90.0)})
+    assert reason(strong, max_force=None) is None
+    assert reason(silicon(positions=coincident()), min_distance=0.01) is None
+    assert reason(silicon(targets={}), require=()) is None
+    assert reason(silicon(), require=("energy", "stress")) == "stress missing"
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [
+        molecule("C6H6"),
+        Atoms("He"),
+        bulk("Cu"),
+        Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.74]], cell=[3, 0, 0], pbc=[True, False, False]),
+        bulk("Cu") * (1, 1, 40),
+    ],
+)
+def test_molecules_wires_and_small_cells_pass(atoms):
+    assert reason(Entry.from_atoms(atoms, targets={"energy": 0.0})) is None
+
+
+def test_wires_are_periodic_only_along_their_axis():
+    atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, 2.98]], cell=[3, 3, 3], pbc=[True] * 3)
+    entry = Entry.from_atoms(atoms, targets={"energy": 0.0})
+    assert reason(entry) == "atoms closer than 0.1 Å"
+    atoms.pbc = [True, True, False]
+    assert reason(Entry.from_atoms(atoms, targets={"energy": 0.0})) is None
+
+
+def test_duplicates_are_found_to_rounding_and_named():
+    checker = FrameChecker()
+    noise = 1e-9 * np.random.default_rng(0).normal(size=(8, 3))
+    moved = silicon().positions + 0.01
+    assert checker.reason_against(silicon()) is None
+    assert checker.reason_against(silicon(id="again")) == "duplicate structure"
+    assert checker.reason_against(silicon(positions=silicon().positions + noise)) is not None
+    assert checker.reason_against(silicon(positions=moved)) is None
+
+
+def test_the_same_structure_with_another_energy_is_a_conflict():
+    checker = FrameChecker()
+    assert checker.reason_against(silicon()) is None
+    other = silicon(targets={"energy": np.float64(-42.0)})
+    assert "another energy" in str(checker.reason_against(other))
+
+
+def test_two_levels_of_theory_are_no_duplicates():
+    checker = FrameChecker()
+    assert checker.reason_against(silicon(method=Method(xc_functional="PBE"))) is None
+    assert checker.reason_against(silicon(method=Method(xc_functional="LDA"))) is None
+
+
+def test_duplicates_may_be_kept():
+    checker = FrameChecker(FrameChecks(duplicates=False))
+    assert checker.reason_against(silicon()) is None
+    assert checker.reason_against(silicon()) is None
