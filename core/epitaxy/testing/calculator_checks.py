@@ -120,8 +120,13 @@ def sample_structure() -> Atoms:
     return atoms
 
 
-def write_sample_artifact(directory: Path, *, registry: Registry) -> Path:
+def write_sample_artifact(directory: Path, *, registry: Registry, n_members: int = 1) -> Path:
     """Write the artifact of a small untrained network of the first plugin that offers one.
+
+    Args:
+        directory: where to; must not exist.
+        registry: where networks are found.
+        n_members: more than one makes an ensemble.
 
     Raises:
         SkipTest: no installed plugin offers a network.
@@ -130,6 +135,7 @@ def write_sample_artifact(directory: Path, *, registry: Registry) -> Path:
 
     from epitaxy.artifact import save_artifact
     from epitaxy.dataset import Dataset
+    from epitaxy.ensemble import EnsembleModel
     from epitaxy.graph_model import GraphModel
     from epitaxy.models import build_model
     from epitaxy.options import options_of
@@ -144,13 +150,19 @@ def write_sample_artifact(directory: Path, *, registry: Registry) -> Path:
         names = {option.name for option in options_of(registry.load("model", offer.qualified_name))}
         options = {name: value for name, value in _SMALL.items() if name in names}
         spec = Spec(offer.qualified_name, {**options, **offer.component.example})
-        model = build_model(spec, registry)
-        if isinstance(model, GraphModel):
+        if not isinstance(build_model(spec, registry), GraphModel):
+            continue
+        members = []
+        for seed in range(n_members):
+            model = build_model(spec, registry)
+            assert isinstance(model, GraphModel)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
+                torch.manual_seed(seed)
                 network = registry.build("model", spec)
             model.start_from(network, dataset, run=run)
-            return save_artifact(model, directory)
+            members.append(model)
+        whole = EnsembleModel(members) if n_members > 1 else members[0]
+        return save_artifact(whole, directory)
     raise SkipTest("no installed plugin offers a graph network: pip install 'epitaxy[graphs]'")
 
 

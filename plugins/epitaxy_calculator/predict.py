@@ -1,0 +1,134 @@
+"""`epitaxy predict ARTIFACT FILES...`: energies, forces and stresses of many structures."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from epitaxy_calculator import inputs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ase import Atoms
+
+    from epitaxy_calculator.calculator import PotentialCalculator
+    from epitaxy_calculator.recording import Recording, UncertaintyWatch
+    from epitaxy_calculator.steps import Steps
+
+NAMES = ("predictions.extxyz", "predictions.csv")
+FRAMES_AT_ONCE = 256
+"""Frames in memory: files of any length are read in pieces."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    inputs.add_arguments(parser, output="predictions", many_files=True)
+
+
+def run(args: Namespace) -> int:
+    """Predict all frames of all files; the exit status is 1 if some were refused."""
+    from epitaxy.errors import DataError
+    from epitaxy_calculator.recording import Recording, UncertaintyWatch
+    from epitaxy_calculator.steps import Steps
+
+    calculator = inputs.load_calculator(args)
+    folder = inputs.open_folder(args.output, names=NAMES, overwrite=args.overwrite)
+    watch = UncertaintyWatch(args.threshold)
+    refused: list[str] = []
+    stopped = ""
+    damaged: list[str] = []
+    with Recording(folder, "predictions") as recording, Steps("predict") as steps:
+        try:
+            for path in args.files:
+                try:
+                    for frames in _pieces(path):
+                        refused += _predict(calculator, path, frames, recording, steps, watch)
+                except DataError as error:
+                    damaged.append(str(error))
+                    steps.note(f"error: {error}")
+        except KeyboardInterrupt:
+            stopped = "interrupted: "
+    print(f"{stopped}{recording.n_frames} structures predicted, {len(refused)} refused")
+    if damaged:
+        print(f"{len(damaged)} of {len(args.files)} files could not be read to their end")
+    if recording.rows:
+        print(watch.summary())
+    print(f"results are in {folder}")
+    if stopped:
+        return 130
+    return 1 if refused or damaged else 0
+
+
+def _pieces(path: Path) -> Iterator[list[tuple[int, Atoms]]]:
+    from epitaxy.errors import DataError
+
+    piece: list[tuple[int, Atoms]] = []
+    try:
+        for index, atoms in enumerate(inputs.read_frames(path)):
+            piece.append((index, atoms))
+            if len(piece) == FRAMES_AT_ONCE:
+                yield piece
+                piece = []
+    except DataError:
+        if piece:
+            yield piece  # what was read before the damage is predicted
+        raise
+    if piece:
+        yield piece
+
+
+def _predict(
+    calculator: PotentialCalculator,
+    path: Path,
+    frames: list[tuple[int, Atoms]],
+    recording: Recording,
+    steps: Steps,
+    watch: UncertaintyWatch,
+) -> list[str]:
+    """Predict one piece of a file; return the reasons of the refused frames."""
+    from epitaxy_calculator.recording import largest_force, pressure, uncertainty_columns
+
+    predicted, refused = _results(calculator, path, frames)
+    for message in refused:
+        steps.note(f"refused: {message}")
+    for (index, atoms), results in predicted:
+        recording.add_frame(atoms, results)
+        recording.add_row(
+            {
+                "file": str(path),
+                "frame": index,
+                "formula": atoms.get_chemical_formula(),
+                "n_atoms": len(atoms),
+                "energy_eV": results["energy"],
+                "energy_per_atom_eV": results["energy"] / len(atoms),
+                "max_force_eV_per_A": largest_force(results),
+                "pressure_GPa": pressure(results),
+                **uncertainty_columns(results),
+            }
+        )
+        steps.note(watch.see(results, f"{path}, frame {index}"))
+    steps.at(recording.n_frames, str(path))
+    return refused
+
+
+def _results(
+    calculator: PotentialCalculator, path: Path, frames: list[tuple[int, Atoms]]
+) -> tuple[list[tuple[tuple[int, Atoms], dict[str, Any]]], list[str]]:
+    """Return the results of the usable frames, together, and why the others are not."""
+    from epitaxy.errors import StructureError
+
+    try:
+        found = calculator.predict([atoms for _, atoms in frames])
+        return list(zip(frames, found, strict=True)), []
+    except StructureError:
+        pass  # found one by one below, with the name of its file and frame
+    predicted, refused = [], []
+    for index, atoms in frames:
+        try:
+            calculator.check(atoms, name=f"{path}, frame {index}")
+            predicted.append(((index, atoms), calculator.predict([atoms])[0]))
+        except StructureError as error:
+            refused.append(str(error).replace("structure 0", f"{path}, frame {index}"))
+    return predicted, refused

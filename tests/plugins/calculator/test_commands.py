@@ -1,0 +1,363 @@
+"""relax, md, eos and predict, from a file to tables, trajectories and plots."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import read, write
+
+from epitaxy.cli import main
+from epitaxy.errors import EpitaxyError
+from epitaxy.registry import Registry
+from epitaxy.testing.calculator_checks import write_sample_artifact
+from epitaxy_calculator import inputs
+from epitaxy_calculator.calculator import PotentialCalculator
+from epitaxy_calculator.recording import Recording
+
+from .conftest import pair_potential, rattled_silicon
+
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ensemble of two untrained networks."""
+    folder = tmp_path_factory.mktemp("model") / "artifact"
+    return write_sample_artifact(folder, registry=Registry.from_entry_points(), n_members=2)
+
+
+@pytest.fixture
+def pair(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the verbs use pair potentials, which have a sane minimum, for any artifact."""
+
+    def use(*strengths: float) -> None:
+        def load(args) -> PotentialCalculator:
+            return PotentialCalculator([pair_potential(s) for s in strengths], dtype="float64")
+
+        monkeypatch.setattr(inputs, "load_calculator", load)
+
+    return use
+
+
+@pytest.fixture
+def silicon(tmp_path: Path) -> Path:
+    write(tmp_path / "si.xyz", rattled_silicon(amplitude=0.05))
+    return tmp_path / "si.xyz"
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def verb(*arguments: object) -> int:
+    return main([str(a) for a in arguments])
+
+
+def test_relax_finds_the_minimum_of_atoms_and_cell(pair, silicon: Path, tmp_path: Path) -> None:
+    pair(0.9, 1.0, 1.1)
+    out = tmp_path / "out"
+    assert verb("relax", "any", silicon, "--cell", "--fmax", 1e-3, "-o", out) == 0
+    rows = table(out / "relax.csv")
+    frames = read(out / "relax.extxyz", index=":")
+    assert len(rows) == len(frames) > 3
+    assert float(rows[-1]["energy_eV"]) < float(rows[0]["energy_eV"])
+    assert float(rows[-1]["max_force_eV_per_A"]) <= 1e-3
+    assert abs(float(rows[-1]["pressure_GPa"])) < 0.05
+    assert float(rows[0]["max_force_std_eV_per_A"]) > 0
+    assert frames[0].arrays["forces_std"].shape == (8, 3)
+    assert frames[0].info["energy_std"] > 0
+    relaxed = read(out / "relaxed.extxyz")
+    assert relaxed.get_potential_energy() == pytest.approx(float(rows[-1]["energy_eV"]), abs=1e-6)
+    assert (out / "relax.png").read_bytes()[:4] == PNG
+
+
+def test_relax_that_does_not_converge_says_so(
+    pair, silicon: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair(1.0)
+    out = tmp_path / "out"
+    assert verb("relax", "any", silicon, "--steps", 1, "--fmax", 1e-6, "-o", out) == 1
+    assert "not converged after 1 steps" in capsys.readouterr().out
+    assert "energy_std_eV" not in table(out / "relax.csv")[0]
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
+def test_md_writes_what_happened(
+    pair, silicon: Path, tmp_path: Path, ensemble: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair(0.9, 1.1)
+    out = tmp_path / "out"
+    arguments = ("--steps", 25, "--every", 10, "--ensemble", ensemble, "-o", out)
+    assert verb("md", "any", silicon, *arguments) == 0
+    rows = table(out / "md.csv")
+    assert [int(row["step"]) for row in rows] == [0, 10, 20, 25]
+    assert float(rows[-1]["time_fs"]) == 25
+    frames = read(out / "md.extxyz", index=":")
+    assert len(frames) == 4
+    assert np.abs(frames[-1].get_velocities()).max() > 0
+    assert (out / "md.png").read_bytes()[:4] == PNG
+    assert ("drift" in capsys.readouterr().out) == (ensemble == "nve")
+    volumes = {row["volume_A3"] for row in rows}
+    assert (len(volumes) > 1) == (ensemble == "npt")
+    if ensemble == "nve":
+        total = [float(row["total_energy_eV"]) for row in rows]
+        assert np.ptp(total) < 0.02
+
+
+def test_md_is_the_same_for_the_same_seed(pair, silicon: Path, tmp_path: Path) -> None:
+    pair(1.0)
+    found = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        out = tmp_path / name
+        verb("md", "any", silicon, "--steps", 10, "--seed", seed, "-o", out)
+        found.append((out / "md.csv").read_text())
+    assert found[0] == found[1] != found[2]
+
+
+def test_md_with_langevin_and_a_supercell(pair, silicon: Path, tmp_path: Path) -> None:
+    pair(1.0)
+    out = tmp_path / "out"
+    arguments = ("--steps", 5, "--thermostat", "langevin", "--repeat", 2, 1, 1, "-o", out)
+    assert verb("md", "any", silicon, *arguments) == 0
+    assert len(read(out / "md.extxyz")) == 16
+
+
+def test_md_starts_at_the_temperature_that_was_asked_for(pair, tmp_path: Path) -> None:
+    pair(1.0)
+    write(tmp_path / "si.xyz", rattled_silicon(3))
+    verb("md", "any", tmp_path / "si.xyz", "--steps", 1, "--temperature", 500, "-o", tmp_path / "o")
+    first = read(tmp_path / "o" / "md.extxyz", index=0)
+    assert first.get_temperature() == pytest.approx(500, rel=0.1)
+    assert np.abs(first.get_momenta().sum(axis=0)).max() < 1e-6
+
+
+def test_md_that_blows_up_keeps_its_frames(
+    pair, silicon: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair(1.0)
+    out = tmp_path / "out"
+    arguments = ("--steps", 50, "--every", 1, "--timestep", 1e200, "-o", out)
+    assert verb("md", "any", silicon, *arguments, "--ensemble", "nve") == 2
+    assert "cannot go on" in capsys.readouterr().err
+    assert len(read(out / "md.extxyz", index=":")) == len(table(out / "md.csv")) >= 1
+
+
+def test_eos_gives_volume_and_bulk_modulus_with_error_bars(pair, tmp_path: Path) -> None:
+    pair(0.9, 1.0, 1.1)
+    write(tmp_path / "si.cif", bulk("Si"))
+    assert verb("relax", "any", tmp_path / "si.cif", "--cell", "-o", tmp_path / "r") == 0
+    relaxed = tmp_path / "r" / "relaxed.extxyz"
+    out = tmp_path / "eos"
+    assert verb("eos", "any", relaxed, "-o", out) == 0
+    found = json.loads((out / "eos.json").read_text())
+    assert found["volume_A3"] == pytest.approx(read(relaxed).get_volume(), rel=2e-3)
+    # The member of strength s has s times the energy: one volume, and B0 in proportion to s.
+    assert found["volume_std_A3"] < 1e-6 * found["volume_A3"]
+    spread = np.std([0.9, 1.0, 1.1])
+    assert found["bulk_modulus_std_GPa"] == pytest.approx(
+        spread * found["bulk_modulus_GPa"], rel=1e-6
+    )
+    assert found["lattice"] == "FCC"
+    assert len(table(out / "eos.csv")) == 11
+    assert (out / "eos.png").read_bytes()[:4] == PNG
+
+
+def test_eos_far_from_the_minimum_says_so(
+    pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair(1.0)
+    write(tmp_path / "si.cif", bulk("Si"))
+    verb("relax", "any", tmp_path / "si.cif", "--cell", "-o", tmp_path / "r")
+    stretched = read(tmp_path / "r" / "relaxed.extxyz")
+    stretched.set_cell(stretched.cell.array * 1.025, scale_atoms=True)
+    write(tmp_path / "stretched.xyz", stretched)
+    assert verb("eos", "any", tmp_path / "stretched.xyz", "-o", tmp_path / "eos") == 1
+    assert "outside" in capsys.readouterr().out
+
+
+def test_predict_reads_many_files_and_reports_what_it_refuses(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [rattled_silicon(seed=k) for k in range(4)]
+    frames[2].symbols[0] = "Og"
+    frames[3].positions[1] = frames[3].positions[0] + [0, 0, 0.001]
+    write(tmp_path / "many.xyz", frames)
+    write(tmp_path / "molecule.xyz", Atoms("SiC", positions=[[0, 0, 0], [0, 0, 1.9]]))
+    out = tmp_path / "out"
+    files = (tmp_path / "many.xyz", tmp_path / "molecule.xyz")
+    assert verb("predict", artifact, *files, "-o", out, "--threshold", 1e-6) == 1
+    said = capsys.readouterr()
+    assert "3 structures predicted, 2 refused" in said.out
+    assert "many.xyz, frame 2 has Og" in said.err
+    assert "many.xyz, frame 3: atoms 0 and 1" in said.err
+    assert "warning" in said.err
+    assert "3 of 3 beyond the threshold" in said.out
+    rows = table(out / "predictions.csv")
+    assert [(row["formula"], row["frame"]) for row in rows] == [
+        ("Si8", "0"),
+        ("Si8", "1"),
+        ("CSi", "0"),
+    ]
+    assert rows[2]["pressure_GPa"] == ""
+    predicted = read(out / "predictions.extxyz", index=":")
+    assert predicted[0].get_potential_energy() == pytest.approx(float(rows[0]["energy_eV"]))
+    expected = PotentialCalculator(artifact)
+    expected.calculate(frames[0])
+    np.testing.assert_allclose(predicted[0].get_forces(), expected.results["forces"], atol=1e-5)
+
+
+def test_a_file_cut_in_the_middle_is_predicted_up_to_there(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "cut.xyz", [rattled_silicon(seed=k) for k in range(3)])
+    text = (tmp_path / "cut.xyz").read_text()
+    (tmp_path / "cut.xyz").write_text(text[: len(text) - 200])
+    out = tmp_path / "out"
+    assert verb("predict", artifact, tmp_path / "cut.xyz", "-o", out) == 1
+    assert "cut.xyz" in capsys.readouterr().err
+    assert len(table(out / "predictions.csv")) in (0, 2)
+
+
+@pytest.mark.parametrize("name", ["relax", "md", "eos"])
+def test_an_interrupted_run_keeps_what_it_wrote(
+    pair,
+    silicon: Path,
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pair(0.9, 1.1)
+    calculate = PotentialCalculator.calculate
+    calls = []
+
+    def interrupted(self, *arguments: object, **named: object) -> None:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        calculate(self, *arguments, **named)
+
+    monkeypatch.setattr(PotentialCalculator, "calculate", interrupted)
+    out = tmp_path / "out"
+    options = ("--every", 1) if name == "md" else ()
+    assert verb(name, "any", silicon, "-o", out, *options) == 130
+    said = capsys.readouterr().out
+    assert "interrupted" in said
+    assert str(out) in said
+    frames = read(out / f"{name}.extxyz", index=":")
+    assert len(frames) == len(table(out / f"{name}.csv")) >= 3
+
+
+def test_results_are_not_overwritten_unless_asked(
+    pair, silicon: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair(1.0)
+    out = tmp_path / "out"
+    arguments = ("md", "any", silicon, "--steps", 2, "-o", out)
+    assert verb(*arguments) == 0
+    before = (out / "md.csv").read_text()
+    assert verb(*arguments, "--seed", 5) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (out / "md.csv").read_text() == before
+    assert verb(*arguments, "--seed", 5, "--overwrite") == 0
+    assert (out / "md.csv").read_text() != before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.xyz", None, "does not exist"),
+        ("empty.xyz", "", "ASE cannot read it"),
+        ("og.xyz", "1\n\nOg 0 0 0\n", "has Og"),
+        ("nan.xyz", "2\n\nSi 0 0 0\nSi nan 0 0\n", "position of atom 1"),
+        ("flat.xyz", '1\nLattice="3 0 0 6 0 0 0 0 3" pbc="T T T"\nSi 0 0 0\n', "no volume"),
+    ],
+)
+def test_an_unusable_file_is_named_and_nothing_is_written(
+    pair,
+    tmp_path: Path,
+    name: str,
+    content: str | None,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pair(1.0)
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    assert verb("relax", "any", tmp_path / name, "-o", tmp_path / "out") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("relax", "--cell"), "three directions"),
+        (("md", "--ensemble", "npt"), "three directions"),
+        (("eos",), "three directions"),
+    ],
+)
+def test_a_molecule_has_no_cell_to_change(
+    pair, tmp_path: Path, arguments: tuple, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair(1.0)
+    write(tmp_path / "m.xyz", Atoms("Si2", positions=[[0, 0, 0], [0, 0, 2.3]]))
+    name, *options = arguments
+    assert verb(name, "any", tmp_path / "m.xyz", *options, "-o", tmp_path / "out") == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("relax", "a", "f", "--fmax", "-1"),
+        ("relax", "a", "f", "--steps", "0"),
+        ("md", "a", "f", "--timestep", "nan"),
+        ("md", "a", "f", "--temperature", "-3"),
+        ("eos", "a", "f", "--strain", "big"),
+        ("predict", "a"),
+    ],
+)
+def test_wrong_arguments_end_with_status_2(arguments: tuple) -> None:
+    with pytest.raises(SystemExit) as stop:
+        verb(*arguments)
+    assert stop.value.code == 2
+
+
+def test_a_full_disk_leaves_whole_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    atoms = rattled_silicon()
+    calculator = PotentialCalculator(pair_potential())
+    calculator.calculate(atoms)
+    with Recording(tmp_path, "run") as recording:
+        recording.add_frame(atoms, calculator.results)
+
+        class Full:
+            name = "run.extxyz"
+
+            def __init__(self, file) -> None:
+                self.file = file
+
+            def tell(self) -> int:
+                return self.file.tell()
+
+            def write(self, content) -> int:
+                if len(content) > 100:
+                    return self.file.write(content[:100])
+                raise OSError(28, "No space left on device")
+
+            def truncate(self, size: int) -> int:
+                return self.file.truncate(size)
+
+            def close(self) -> None:
+                self.file.close()
+
+        monkeypatch.setattr(recording, "_frames", Full(recording._frames))
+        with pytest.raises(EpitaxyError, match=r"No space left.*1 frames"):
+            recording.add_frame(atoms, calculator.results)
+    assert len(read(tmp_path / "run.extxyz", index=":")) == 1
