@@ -4,8 +4,12 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from epitaxy.dataset import Dataset
 
 BROKEN_PLUGINS = Path(__file__).parent / "core" / "broken_plugins"
 
@@ -37,3 +41,46 @@ def install_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         return site
 
     return install
+
+
+@pytest.fixture(scope="session")
+def make_metals() -> Callable[..., "Dataset"]:
+    """Return a function that makes strained, rattled metal cells with labels of ASE's EMT."""
+    import numpy as np
+    from ase.build import bulk
+    from ase.calculators.emt import EMT
+
+    from epitaxy.dataset import Dataset
+    from epitaxy.entry import Entry, Method
+
+    def make(n: int = 24, *, elements: tuple[str, ...] = ("Cu", "Al"), seed: int = 0) -> Dataset:
+        rng = np.random.default_rng(seed)
+        entries = []
+        for i in range(n):
+            atoms = bulk(elements[0], "fcc", a=3.8, cubic=True)
+            atoms.symbols[:] = rng.choice(elements, size=len(atoms))
+            if i < len(elements):
+                atoms.symbols[:] = elements[i]
+            atoms.set_cell(
+                atoms.cell.array @ (np.eye(3) + 0.03 * rng.normal(size=(3, 3))), scale_atoms=True
+            )
+            atoms.rattle(0.1, rng=rng)
+            atoms.calc = EMT()
+            targets = {
+                "energy": atoms.get_potential_energy(),
+                "forces": atoms.get_forces(),
+                "stress": atoms.get_stress(),
+            }
+            group = "hot" if i % 3 else "cold"
+            entries.append(
+                Entry.from_atoms(
+                    atoms,
+                    targets=targets,
+                    id=f"metal-{i}",
+                    method=Method(code="ASE EMT"),
+                    tags={"group": group},
+                )
+            )
+        return Dataset.from_entries(entries)
+
+    return make

@@ -73,7 +73,7 @@ class LabelledGraphs:
         self._labels = self._read_labels()
         edges = estimate_edges(dataset, cutoff=cutoff)
         self._graphs: _GraphCache | None = None
-        if edges.sum() * _BYTES_PER_EDGE <= cache_bytes:
+        if len(dataset) and edges.sum() * _BYTES_PER_EDGE <= cache_bytes:
             self._graphs = _GraphCache(dataset, cutoff=cutoff, dtype=dtype, device=device)
 
     def __len__(self) -> int:

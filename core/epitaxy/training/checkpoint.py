@@ -62,7 +62,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies, because tensors in the middle of a file are not aligned as others are, and
+            # vectorised sums differ in their last bits with the alignment.
+            tensors = {
+                name: file.get_tensor(name).clone()
+                for name in file.keys()  # noqa: SIM118
+            }
     except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"cannot read the checkpoint {path}: {error}; delete it to train from the start"

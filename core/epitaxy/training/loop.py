@@ -114,6 +114,8 @@ class Loop:
                 there.
         """
         run, options = self._run, self._options
+        for leftover in run.directory.glob(f"{checkpoint.FILE_NAME}.*.tmp"):
+            leftover.unlink()  # of a process that died while writing
         if run.resume and self._path.exists():
             self._restore(checkpoint.read_checkpoint(self._path))
         log = journal.Journal(run.directory / journal.FILE_NAME, after_epoch=self._at.epoch - 1)
