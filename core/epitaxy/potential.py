@@ -129,7 +129,8 @@ class Potential(nn.Module):
         """
         self.check_elements(graph.numbers)
         if not (forces or stress):
-            energies = self.atomic_energies(graph, compiled=compiled)
+            with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+                energies = self.atomic_energies(graph, compiled=compiled)
             return Outputs(sum_per_structure(energies, graph), energies, None, None)
         with torch.enable_grad():
             vectors = graph.vectors.detach().requires_grad_()
@@ -241,8 +242,10 @@ def fit_reference_energies(train: Dataset) -> dict[int, float]:
     Raises:
         TrainingError: no structure has an energy.
     """
-    energies, known = train.target("energy")
-    rows = np.flatnonzero(known)
+    rows = np.zeros(0, dtype=np.int64)
+    if "energy" in train.targets:
+        energies, known = train.target("energy")
+        rows = np.flatnonzero(known)
     if len(rows) == 0:
         raise TrainingError(
             f"none of the {len(train)} training structures has an energy: reference energies "

@@ -11,6 +11,7 @@ import torch
 from epitaxy.errors import StructureError
 from epitaxy.graphs.batch import GraphBatch
 from epitaxy.graphs.neighbors import (
+    are_sparse,
     check_cutoff,
     check_geometry,
     complete_cell,
@@ -131,19 +132,20 @@ def pack(
             ]
         )
     periodic = pbc.astype(np.int64)
+    sparse = are_sparse(positions, cells, pbc, n_atoms, cutoff).tolist()
     ends = np.cumsum(n_atoms).tolist()
     found = []
     start = 0
-    for end, cell, directions in zip(ends, cells, periodic, strict=True):
-        found.append(pairs(positions[start:end], cell, directions, cutoff))
+    for end, cell, directions, is_sparse in zip(ends, cells, periodic, sparse, strict=True):
+        found.append(pairs(positions[start:end], cell, directions, cutoff, is_sparse))
         start = end
-    centers, neighbors, vectors = _join(found, positions, cells, n_atoms, cutoff)
+    centers, neighbors, vectors = _join(found, positions, cells, n_atoms, cutoff, dtype)
     structures = np.repeat(np.arange(len(n_atoms)), n_atoms)
     return GraphBatch(
         numbers=torch.as_tensor(np.asarray(numbers, dtype=np.int64)).to(device),
         centers=torch.from_numpy(centers).to(device),
         neighbors=torch.from_numpy(neighbors).to(device),
-        vectors=torch.from_numpy(vectors).to(device=device, dtype=dtype),
+        vectors=vectors.to(device),
         structures=torch.from_numpy(structures).to(device),
         n_atoms_per_structure=torch.as_tensor(np.asarray(n_atoms, dtype=np.int64)).to(device),
         volumes=torch.from_numpy(volumes).to(device=device, dtype=dtype),
@@ -156,14 +158,20 @@ def _join(
     cells: np.ndarray,
     n_atoms: np.ndarray,
     cutoff: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return centers, neighbors and vectors of the batch from the candidates per structure."""
+    dtype: torch.dtype,
+) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+    """Return centers, neighbors and vectors of the batch from the candidates per structure.
+
+    On the way vectors have a fourth column of zeros: such rows are gathered twice as fast.
+    """
     if not found:
         none = np.zeros(0, dtype=np.int64)
-        return none, none, np.zeros((0, 3))
+        return none, none, torch.zeros((0, 3), dtype=dtype)
+    wide_positions = _with_fourth_column(positions)
+    wide_cells = _with_fourth_column(cells)
     if len(found) == 1:
         centers, neighbors, images, distances = found[0]
-        shifts = images @ cells[0]
+        shifts = images @ wide_cells[0]
     else:
         n_pairs = np.array([len(one[0]) for one in found])
         first_atom = np.repeat(np.cumsum(n_atoms) - n_atoms, n_pairs)
@@ -172,11 +180,23 @@ def _join(
         distances = np.concatenate([one[3] for one in found])
         centers += first_atom
         neighbors += first_atom
-        shifts = np.empty((len(centers), 3))
+        shifts = np.empty((len(centers), 4))
         end = 0
-        for (_, _, images, _), cell, n in zip(found, cells, n_pairs.tolist(), strict=True):
+        for (_, _, images, _), cell, n in zip(found, wide_cells, n_pairs.tolist(), strict=True):
             np.matmul(images, cell, out=shifts[end : end + n])
             end += n
-    shifts += positions.take(neighbors, axis=0) - positions.take(centers, axis=0)
-    kept = within_cutoff(distances, shifts, cutoff, len(positions))
-    return centers.take(kept), neighbors.take(kept), shifts.take(kept, axis=0)
+    # In this order the vector of a pair is exactly minus that of the reversed pair.
+    vectors = wide_positions.take(neighbors, axis=0)
+    vectors -= wide_positions.take(centers, axis=0)
+    vectors += shifts
+    kept = within_cutoff(distances, vectors, cutoff, len(positions))
+    rounded = torch.from_numpy(vectors).to(dtype)
+    chosen = rounded.index_select(0, torch.from_numpy(kept))[:, :3].contiguous()
+    return centers.take(kept), neighbors.take(kept), chosen
+
+
+def _with_fourth_column(rows: np.ndarray) -> np.ndarray:
+    """Return (..., 4) rows that end with a zero."""
+    wide = np.zeros((*rows.shape[:-1], 4))
+    wide[..., :3] = rows
+    return wide

@@ -66,10 +66,12 @@ def neighbor_list(
     cell = np.ascontiguousarray(cell, dtype=np.float64)
     periodic = np.ascontiguousarray(pbc, dtype=bool)
     check_cutoff(cutoff)
-    check_geometry(positions, cell[None], periodic[None], np.array([len(positions)]))
+    size = np.array([len(positions)])
+    check_geometry(positions, cell[None], periodic[None], size)
     lattice = cell if periodic.all() else complete_cell(cell, periodic)
+    (is_sparse,) = are_sparse(positions, cell[None], periodic[None], size, cutoff).tolist()
     centers, neighbors, images, distances = pairs(
-        positions, lattice, periodic.astype(np.int64), cutoff
+        positions, lattice, periodic.astype(np.int64), cutoff, is_sparse
     )
     vectors = positions[neighbors] - positions[centers] + images @ lattice
     kept = within_cutoff(distances, vectors, cutoff, len(positions))
@@ -156,7 +158,11 @@ def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
 
 
 def pairs(
-    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
+    positions: np.ndarray,
+    cell: np.ndarray,
+    pbc: np.ndarray,
+    cutoff: float,
+    is_sparse: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the candidates: pairs within the cutoff plus `BOUNDARY`, and each atom with itself.
 
@@ -165,6 +171,7 @@ def pairs(
         cell: (3, 3) contiguous float64, Å, not singular.
         pbc: (3,) int64, periodic directions.
         cutoff: Å.
+        is_sparse: what `are_sparse` says.
 
     Returns:
         centers (n,) ascending, neighbors (n,), images (n, 3) float64, distances (n,) Å.
@@ -173,8 +180,7 @@ def pairs(
     if n_atoms == 0:
         none = np.zeros(0, dtype=np.int64)
         return none, none, np.zeros((0, 3)), np.zeros(0)
-    affordable = max(GRID_CELLS_ALWAYS, GRID_CELLS_PER_ATOM * n_atoms)
-    if _grid_cells(positions, cell, pbc, cutoff) > affordable:
+    if is_sparse:
         return _sparse_pairs(positions, cell, pbc, cutoff)
     found: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] = find_points_in_spheres(
         positions, positions, cutoff + BOUNDARY, pbc, cell, 1e-8, 1.0
@@ -182,15 +188,32 @@ def pairs(
     return found
 
 
-def _grid_cells(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> float:
-    """Estimate the size of the kernel's grid: the box around all atoms in units of the cutoff."""
-    low, high = positions.min(axis=0), positions.max(axis=0)
-    if pbc.any():
-        # Wrapped atoms may sit anywhere in the parallelepiped of the periodic vectors.
-        along = cell[pbc.astype(bool)]
-        low = low + np.minimum(along, 0).sum(axis=0)
-        high = high + np.maximum(along, 0).sum(axis=0)
-    return float(np.prod((high - low) / max(cutoff, 1.0) + 3))
+def are_sparse(
+    positions: np.ndarray, cells: np.ndarray, pbc: np.ndarray, n_atoms: np.ndarray, cutoff: float
+) -> np.ndarray:
+    """Return for which structures the kernel's grid would be far larger than the structure.
+
+    The kernel lays a grid with the spacing of the cutoff over the box around all atoms.
+
+    Args:
+        positions: (n_atoms_total, 3), Å, stacked.
+        cells: (n_structures, 3, 3), Å.
+        pbc: (n_structures, 3) bool.
+        n_atoms: (n_structures,), atoms per structure.
+        cutoff: Å.
+
+    Returns:
+        (n_structures,) bool.
+    """
+    # Wrapped atoms may sit anywhere in the parallelepiped of the periodic vectors.
+    extent = np.abs(cells * pbc[:, :, None]).sum(axis=1)
+    if not pbc.all():
+        ends = np.cumsum(n_atoms)
+        for index in np.flatnonzero(~pbc.all(axis=1) & (n_atoms > 0)).tolist():
+            extent[index] += np.ptp(positions[ends[index] - n_atoms[index] : ends[index]], axis=0)
+    grid_cells = np.prod(extent / max(cutoff, 1.0) + 3.0, axis=1)
+    sparse: np.ndarray = grid_cells > np.maximum(GRID_CELLS_ALWAYS, GRID_CELLS_PER_ATOM * n_atoms)
+    return sparse
 
 
 def _sparse_pairs(
@@ -218,7 +241,7 @@ def within_cutoff(
 
     Args:
         distances: (n,), Å, as the kernel rounded them.
-        vectors: (n, 3), Å, exactly antisymmetric.
+        vectors: (n, 3), Å, exactly antisymmetric; further columns are not looked at.
         cutoff: Å.
         n_atoms: number of atoms that the candidates belong to.
 
@@ -233,6 +256,6 @@ def within_cutoff(
         )
     near = np.flatnonzero(distances > cutoff - BOUNDARY)
     if len(near):
-        exact = vectors[near]
+        exact = vectors[near, :3]
         kept[near] = np.einsum("ei,ei->e", exact, exact) <= cutoff * cutoff
     return np.flatnonzero(kept)
