@@ -76,7 +76,7 @@ class FileSource:
         self._files = self._find()
 
     def _find(self) -> list[Path]:
-        if self._path.is_file():
+        if self._path.exists() and not self._path.is_dir():
             return [self._path]
         found = [Path(p) for p in sorted(glob.glob(str(self._path), recursive=True))]
         files = [path for path in found if path.is_file()]

@@ -1,0 +1,283 @@
+"""From files to a checked dataset, a split and back, through the command line."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from epitaxy.cli import main
+from epitaxy.dataset import Dataset
+from epitaxy.split import Split
+
+
+def frames(n: int = 24) -> list[Atoms]:
+    rng = np.random.default_rng(5)
+    made = []
+    for i in range(n):
+        atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+        if i % 2:
+            atoms.set_cell(
+                atoms.cell.array @ (np.eye(3) + 0.015 * rng.normal(size=(3, 3))), scale_atoms=True
+            )
+        else:
+            atoms.positions += rng.normal(scale=0.06, size=atoms.positions.shape)
+        atoms.calc = EMT()
+        atoms.calc = SinglePointCalculator(
+            atoms,
+            energy=atoms.get_potential_energy() - 3.5 * len(atoms),
+            forces=atoms.get_forces(),
+            stress=atoms.get_stress(),
+        )
+        atoms.info["group"] = "strained" if i % 2 else "rattled"
+        made.append(atoms)
+    return made
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    write(tmp_path / "train.extxyz", frames())
+    return tmp_path / "train.extxyz"
+
+
+def left(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_file_becomes_a_dataset_a_split_and_facts(file, tmp_path, capsys):
+    dataset, split = tmp_path / "set", tmp_path / "split.json"
+    assert main(["ingest", str(file), "-o", str(dataset), "--tag", "made_by=us"]) == 0
+    said = capsys.readouterr()
+    assert "forces: consistent" in said.out
+    assert "stress: consistent" in said.out
+    assert "24 structures, 192 atoms" in said.out
+
+    assert main(["info", str(dataset), "--verify"]) == 0
+    said = capsys.readouterr().out
+    for words in ("elements: Cu", "forces: 24 structures", "eV/Å^3", "rattled 12", "verified"):
+        assert words in said
+    assert main(["info", str(dataset), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["tags"]["made_by"] == {"us": 24}
+    assert facts["history"][0]["sources"][0]["use"] == "files"
+    assert facts["history"][1]["operation"] == "consistency check"
+
+    command = ["split", str(dataset), "-o", str(split), "--valid", "4", "--test", "0.25"]
+    assert main(command) == 0
+    assert len(Split.load(split, Dataset.open(dataset)).test) == 6
+    assert main(command) == 2
+    assert "use --overwrite" in capsys.readouterr().err
+
+
+def test_ids_for_a_split_may_come_from_files(file, tmp_path):
+    main(["ingest", str(file), "-o", str(tmp_path / "set")])
+    (tmp_path / "test.txt").write_text("train.extxyz#3\ntrain.extxyz#4\n")
+    command = ["split", str(tmp_path / "set"), "-o", str(tmp_path / "s.json"), "--method", "ids"]
+    assert main([*command, "--test", str(tmp_path / "test.txt")]) == 0
+    split = Split.load(tmp_path / "s.json", Dataset.open(tmp_path / "set"))
+    assert list(split.test.ids) == ["train.extxyz#3", "train.extxyz#4"]
+    assert (len(split.train), len(split.valid)) == (22, 0)
+
+
+def spoiled() -> list[Atoms]:
+    made = frames()
+    results = [dict(atoms.calc.results) for atoms in made]
+    results[7]["forces"] = results[7]["forces"] * np.nan
+    results[19]["forces"] = results[19]["forces"] * np.nan
+    results[9]["energy"] = float("nan")
+    del results[11]["energy"]
+    results[12]["forces"] = results[12]["forces"] + 200
+    made[13].set_cell(np.array([[4, 0, 0], [0, 4, 0], [4, 4, 0]]))
+    made[14].positions[1] = made[14].positions[0]
+    made[16].positions = made[4].positions.copy()
+    for atoms, values in zip(made, results, strict=True):
+        atoms.calc = SinglePointCalculator(atoms, **values)
+    return made
+
+
+def test_every_dropped_frame_is_counted_with_its_reason(tmp_path, capsys):
+    write(tmp_path / "bad.traj", spoiled())
+    assert main(["ingest", str(tmp_path / "bad.traj"), "-o", str(tmp_path / "set")]) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "2 of 24 dropped: forces not finite (bad.traj#7, bad.traj#19)",
+        "1 of 24 dropped: energy not finite (bad.traj#9)",
+        "1 of 24 dropped: energy missing (bad.traj#11)",
+        "1 of 24 dropped: |F| > 100 eV/Å (bad.traj#12)",
+        "1 of 24 dropped: periodic cell of zero volume (bad.traj#13)",
+        "1 of 24 dropped: atoms closer than 0.1 Å (bad.traj#14)",
+        "1 of 24 dropped: structure seen before with another energy",
+    ):
+        assert line in said
+    dataset = Dataset.open(tmp_path / "set")
+    assert len(dataset) == 16
+    step = dataset.history[0]
+    assert step["n_dropped"] == 8
+    assert step["reasons"]["forces not finite"]["count"] == 2
+
+
+def test_strict_stops_at_the_first_unusable_frame(tmp_path, capsys):
+    write(tmp_path / "bad.traj", spoiled())
+    assert (
+        main(["ingest", str(tmp_path / "bad.traj"), "-o", str(tmp_path / "set"), "--strict"]) == 2
+    )
+    assert "bad.traj#7: forces not finite (strict: nothing was written)" in capsys.readouterr().err
+    assert left(tmp_path) == {"bad.traj"}
+
+
+def test_clean_does_the_same_to_a_dataset(tmp_path, capsys):
+    write(tmp_path / "bad.traj", spoiled())
+    lax = ["--require", "none", "--max-force", "1e9", "--min-distance", "0", "--keep-duplicates"]
+    main(["ingest", str(tmp_path / "bad.traj"), "-o", str(tmp_path / "set"), *lax])
+    capsys.readouterr()
+    assert len(Dataset.open(tmp_path / "set")) == 20  # not finite and no volume stay out
+    assert main(["clean", str(tmp_path / "set"), "-o", str(tmp_path / "clean")]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 20 dropped: |F| > 100 eV/Å (bad.traj#12)" in said
+    cleaned = Dataset.open(tmp_path / "clean")
+    assert len(cleaned) == 16
+    assert [step["operation"] for step in cleaned.history] == [
+        "ingest",
+        "consistency check",
+        "clean",
+        "consistency check",
+    ]
+
+
+def flipped(path: Path) -> None:
+    made = frames()
+    for atoms in made:
+        results = dict(atoms.calc.results)
+        results["forces"] = -results["forces"]
+        results["stress"] = results["stress"][[0, 1, 2, 5, 3, 4]] * 1602.1766208
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    write(path, made)
+
+
+def test_contradicting_labels_are_refused_with_culprit_and_remedy(file, tmp_path, capsys):
+    bad = tmp_path / "bad.traj"
+    flipped(bad)
+    command = ["ingest", str(bad), "-o", str(tmp_path / "set")]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "forces have the wrong sign" in said
+    assert "it looks like kbar" in said
+    flags = "--forces-are-gradients --stress-unit kbar --stress-order vasp"
+    assert flags in said
+    assert left(tmp_path) == {"bad.traj", "train.extxyz"}
+
+    assert main([*command, "--on-inconsistent", "warn"]) == 0
+    assert "warning: labels contradict each other" in capsys.readouterr().err
+    assert main([*command, "--overwrite", *flags.split()]) == 0
+    assert main(["ingest", str(file), "-o", str(tmp_path / "right")]) == 0
+    mended, right = Dataset.open(tmp_path / "set"), Dataset.open(tmp_path / "right")
+    for name in ("forces", "stress"):
+        assert mended.target(name)[0] == pytest.approx(right.target(name)[0], abs=1e-6)
+    assert mended.history[0]["conventions"] == {
+        "forces_are_gradients": True,
+        "stress_unit": "kbar",
+        "stress_order": "vasp",
+    }
+
+
+def test_an_existing_dataset_is_replaced_only_on_request(file, tmp_path, capsys):
+    command = ["ingest", str(file), "-o", str(tmp_path / "set")]
+    assert main(command) == 0
+    assert main(command) == 2
+    assert "use --overwrite" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+
+
+def test_a_cut_file_leaves_nothing_unless_asked(file, tmp_path, capsys):
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(0.9 * len(whole))])
+    command = ["ingest", str(file), "-o", str(tmp_path / "set")]
+    assert main(command) == 2
+    assert f"{file}: frame 21: the file ends after" in capsys.readouterr().err
+    assert left(tmp_path) == {"train.extxyz"}
+    assert main([*command, "--keep-going"]) == 0
+    assert "frame 21" in capsys.readouterr().err
+    dataset = Dataset.open(tmp_path / "set")
+    assert len(dataset) == 21
+    assert "frame 21" in dataset.history[0]["warnings"][0]
+
+
+def test_a_full_disk_leaves_the_old_dataset(file, tmp_path, capsys, monkeypatch):
+    command = ["ingest", str(file), "-o", str(tmp_path / "set"), "--overwrite"]
+    assert main(command) == 0
+    before = Dataset.open(tmp_path / "set").digest
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert main([*command, "--tag", "new=yes"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert Dataset.open(tmp_path / "set", verify=True).digest == before
+    assert left(tmp_path) == {"train.extxyz", "set"}
+
+
+def test_control_c_leaves_the_old_dataset(file, tmp_path):
+    assert main(["ingest", str(file), "-o", str(tmp_path / "set")]) == 0
+    before = Dataset.open(tmp_path / "set").digest
+    pipe = tmp_path / "endless.extxyz"
+    os.mkfifo(pipe)  # a source that never ends: the program is surely at work
+    script = "import sys; from epitaxy.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = ["ingest", "files", "--option", f"path={pipe}", "-o", str(tmp_path / "set")]
+    text = file.read_text()
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *command, "--overwrite"], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    with os.fdopen(os.open(pipe, os.O_RDWR), "w") as stream:
+        stream.write(text)
+        stream.flush()
+        line = process.stderr.readline()
+        assert "frames kept" in line
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        process.stderr.close()
+    assert process.wait() == 130
+    assert "interrupted" in rest
+    assert Dataset.open(tmp_path / "set", verify=True).digest == before
+    assert left(tmp_path) == {"train.extxyz", "set", "endless.extxyz"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.extxyz"], "nothing.extxyz: no such file"),
+        (["silicn"], "silicon"),
+        (["files", "--option", "path"], "write it as KEY=VALUE"),
+        (["files", "--option", "pth=a.xyz"], "path"),
+        (["silicon", "--option", "xc=B3LYP"], "PBE"),
+        (["silicon", "--stress-unit", "psi"], "'psi' is not one of eV/Å^3"),
+        (["silicon", "--require", "bandgap"], "Did you mean 'band_gap'"),
+    ],
+)
+def test_wrong_use_is_explained(tmp_path, capsys, arguments, message):
+    assert main(["ingest", *arguments, "-o", str(tmp_path / "set")]) == 2
+    assert message in capsys.readouterr().err
+    assert left(tmp_path) == set()
+
+
+def test_a_source_is_named_where_no_file_is(tmp_path, capsys):
+    command = ["ingest", "silicon", "--option", "kind=[eos, strained]", "-o", str(tmp_path / "si")]
+    assert main(command) == 0
+    dataset = Dataset.open(tmp_path / "si")
+    assert set(dataset.tag("kind")) == {"eos", "strained"}
+    recipe = dataset.history[0]["sources"][0]
+    assert recipe["use"] == "silicon"
+    assert recipe["kind"] == ["eos", "strained"]
+    assert recipe["card"]["license"] == "CC-BY-4.0"
