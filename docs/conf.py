@@ -37,8 +37,8 @@ def write_component_pages(app: Any) -> None:
         "Everything that the installed plugins offer, as `epitaxy show` prints it.",
         "",
     ]
-    for kind, offer in Registry.from_entry_points():
-        name = f"{kind}/{offer.qualified_name}"
+    for offer in Registry.from_entry_points():
+        name = f"{offer.kind}/{offer.qualified_name}"
         shown = subprocess.run(
             [sys.executable, "-m", "epitaxy", "show", name], capture_output=True, text=True
         )
