@@ -26,7 +26,7 @@ DISPLACEMENT, STRAIN = 1e-4, 1e-5
 VACUUM = 40.0
 """Å, more than any cutoff."""
 
-SCAN, SCAN_STEP = (1.5, 12.0), 0.02
+SCAN, SCAN_STEP = (1.5, 12.0), 0.05
 """Å, range and step of a scan through the cutoff."""
 
 LARGEST_ENERGY_STEP, LARGEST_FORCE_STEP = 1e-5, 1e-3
