@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from epitaxy.split import Split
 
 ARTIFACT, CONFIG, SPLIT = "artifact", "config.yaml", "split.json"
-GROUP_TAG = "group"  # test errors are also listed by this tag, where entries carry it
+GROUP_TAGS = ("group", "kind")  # test errors are also listed by the first that entries carry
 
 
 def train(
@@ -186,7 +186,7 @@ def _evaluate(model: Model, part: Dataset) -> Evaluation | None:
 
     if not len(part):
         return None
-    group = GROUP_TAG if GROUP_TAG in part.tags else ""
+    group = next((tag for tag in GROUP_TAGS if tag in part.tags), "")
     try:
         return evaluate(model.predict(part), part, group=group)
     except DataError:

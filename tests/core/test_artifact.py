@@ -135,7 +135,7 @@ def test_a_note_on_the_card_is_allowed(saved):
 
 
 def test_a_folder_that_is_no_artifact_is_refused_with_a_hint(saved, tmp_path):
-    with pytest.raises(ArtifactError, match="did you mean .*model"):
+    with pytest.raises(ArtifactError, match=r"did you mean .*model"):
         load_artifact(saved.parent)
     with pytest.raises(ArtifactError, match="no folder"):
         load_artifact(tmp_path / "nowhere")

@@ -108,7 +108,7 @@ def test_what_needs_no_data_is_checked_before_any_work(tmp_path, monkeypatch, ch
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="nothing.yaml"):
+    with pytest.raises(ConfigError, match=r"nothing\.yaml"):
         load_config(tmp_path / "nothing.yaml")
 
 

@@ -182,7 +182,7 @@ def test_patience_and_time_end_a_training(tmp_path, make_metals):
     lines = read_journal(tmp_path / "patience" / "metrics.jsonl")
     assert len(lines) == metrics["best_epoch"] + 3
     options = QUICK.replace(epochs=10**6, max_seconds=0.5)
-    model, metrics = train(tmp_path / "time", *parts, training=options)
+    _, metrics = train(tmp_path / "time", *parts, training=options)
     assert 0 < metrics["best_epoch"] < 10**6
     last = read_journal(tmp_path / "time" / "metrics.jsonl")[-1]
     assert last["lr"] < 0.1 * QUICK.lr  # the cosine ends with the time
@@ -190,7 +190,7 @@ def test_patience_and_time_end_a_training(tmp_path, make_metals):
 
 def test_a_training_without_validation_keeps_the_last_weights(tmp_path, make_metals):
     dataset = make_metals(8)
-    model, metrics = train(tmp_path, dataset, dataset[:0])
+    _, metrics = train(tmp_path, dataset, dataset[:0])
     assert metrics["epoch"] == 4
     assert not any(name.startswith("valid") for name in metrics)
 
