@@ -18,6 +18,7 @@ def provide_sources() -> list[Component]:
             name="mlearn",
             target="epitaxy_benchmarks.mlearn:MlearnSource",
             summary="the mlearn benchmark (Zuo 2020): Li, Ge, Si, Cu, Ni, Mo from its JSON files",
+            example={"path": str(Path(__file__).with_name("mlearn_example.json"))},
         ),
     ]
 

@@ -20,6 +20,7 @@ def provide_sources() -> list[Component]:
             name="files",
             target="epitaxy_files.source:FileSource",
             summary="structures and labels from every file that ASE reads, extxyz and ASE db",
+            example={"path": str(Path(__file__).with_name("example.extxyz"))},
         )
     ]
 

@@ -184,7 +184,7 @@ def test_a_manifest_that_does_not_fit_is_refused(path, change, message):
 def test_what_is_not_a_dataset_is_named(tmp_path):
     with pytest.raises(StoreError, match="nothing: no such dataset"):
         Dataset.open(tmp_path / "nothing")
-    with pytest.raises(StoreError, match="not a dataset, manifest.json is missing"):
+    with pytest.raises(StoreError, match=r"not a dataset, manifest\.json is missing"):
         Dataset.open(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": "epi')
     with pytest.raises(StoreError, match=r"manifest\.json: cannot be read"):
@@ -214,11 +214,13 @@ def test_a_folder_that_is_no_dataset_is_never_replaced(tmp_path):
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError])
 def test_an_interruption_leaves_the_old_dataset(path, interruption):
     before = Dataset.open(path).digest
+
+    def interrupted():
+        yield from entries(2500)
+        raise interruption
+
     with pytest.raises(interruption), Writer(path, overwrite=True) as writer:
-        for i, entry in enumerate(entries(3000)):
-            if i == 2500:
-                raise interruption
-            writer.append(entry)
+        writer.extend(interrupted())
     assert Dataset.open(path, verify=True).digest == before
     assert left_beside(path) == []
 

@@ -22,8 +22,9 @@ from epitaxy.curation.conventions import (
     Conventions,
 )
 from epitaxy.curation.lines import Line, fit_line, huber_weights
-from epitaxy.curation.pairs import Pairs, find_pairs
+from epitaxy.curation.pairs import Pairs, find_pairs, sample_rows
 from epitaxy.dataset import Dataset
+from epitaxy.entry import Method
 from epitaxy.errors import ConsistencyError
 
 MIN_PAIRS = 8
@@ -171,22 +172,22 @@ def energy_against_size(dataset: Dataset) -> Finding | None:
     """
     from epitaxy.split import compositions
 
-    energy, has_energy = dataset.target("energy")
-    formulas, sizes = compositions(dataset), dataset.n_atoms
-    codes = np.array([dataset.method(i).xc_functional for i in range(len(dataset))])
+    seen: dict[tuple[str, Method], dict[int, list[float]]] = {}
+    sample = dataset[sample_rows(len(dataset))]
+    energy, has_energy = sample.target("energy")
+    for i, formula in enumerate(compositions(sample).tolist()):
+        if has_energy[i]:
+            sizes = seen.setdefault((formula, sample.method(i)), {})
+            sizes.setdefault(int(sample.n_atoms[i]), []).append(float(energy[i]))
     exponents: list[float] = []
     n_frames = 0
-    for formula, xc in {
-        *zip(formulas[has_energy].tolist(), codes[has_energy].tolist(), strict=True)
-    }:
-        chosen = has_energy & (formulas == formula) & (codes == xc)
-        known = []
-        for size in np.unique(sizes[chosen]):
-            values = energy[chosen & (sizes == size)]
-            middle = float(np.median(values))
-            # Energies near zero (formation energies) do not show how they scale.
-            if abs(middle) > 3 * float(np.std(values)) and abs(middle) > 0:
-                known.append((int(size), middle, len(values)))
+    for sizes in seen.values():
+        # Energies near zero (formation energies) do not show how they scale.
+        known = [
+            (size, float(np.median(values)), len(values))
+            for size, values in sorted(sizes.items())
+            if abs(np.median(values)) > 3 * np.std(values)
+        ]
         for k, (small, low, n_low) in enumerate(known):
             for large, high, n_high in known[k + 1 :]:
                 if large >= 1.5 * small and low * high > 0:

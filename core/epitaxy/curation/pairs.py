@@ -100,7 +100,7 @@ def find_pairs(dataset: Dataset) -> Pairs:
     """
     groups: dict[object, list[_Frame]] = {}
     made: list[tuple[object, ...]] = []
-    for row in _sample(len(dataset)):
+    for row in sample_rows(len(dataset)):
         frame = _read(dataset, row)
         if frame is None:
             continue
@@ -123,7 +123,8 @@ def find_pairs(dataset: Dataset) -> Pairs:
     return Pairs(*(np.array(column) for column in zip(*made, strict=True)))
 
 
-def _sample(n: int) -> np.ndarray:
+def sample_rows(n: int) -> np.ndarray:
+    """Return all rows of a small set, evenly spaced runs of rows of a large one."""
     if n <= MAX_FRAMES:
         return np.arange(n)
     run = 30

@@ -111,3 +111,18 @@ def test_damaged_mlearn_files_are_named(tmp_path):
             list(MlearnSource(path=file))
     with pytest.raises(DataError, match="no such file"):
         MlearnSource(path=tmp_path / "nothing.json")
+
+
+def test_the_stress_of_the_packaged_example_is_converted():
+    # The example was made with ASE's EMT potential, written in mlearn's conventions for copper.
+    from importlib.resources import files
+
+    from ase.calculators.emt import EMT
+
+    path = Path(str(files("epitaxy_benchmarks") / "mlearn_example.json"))
+    for entry in MlearnSource(path=path):
+        atoms = entry.to_atoms()
+        atoms.calc = EMT()
+        assert entry.targets["energy"] == pytest.approx(atoms.get_potential_energy(), abs=1e-5)
+        assert entry.targets["forces"] == pytest.approx(atoms.get_forces(), abs=1e-5)
+        assert entry.targets["stress"] == pytest.approx(atoms.get_stress(), abs=1e-7)
