@@ -296,7 +296,10 @@ class Loop:
                 graph, labels = self._valid.batch(rows)
                 with torch.no_grad():
                     outputs = self._potential(
-                        graph, forces="forces" in wanted, stress="stress" in wanted
+                        graph,
+                        forces="forces" in wanted,
+                        stress="stress" in wanted,
+                        compiled=self._options.compile,
                     )
                 sums.add(outputs, labels)
         self._potential.train()
