@@ -17,7 +17,7 @@ _MANY = 12  # values of a tag that are listed
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("path", type=Path, help="dataset")
+    parser.add_argument("path", type=Path, help="dataset, or artifact of a trained model")
     parser.add_argument(
         "--verify", action="store_true", help="read every column and compare its sha256"
     )
@@ -26,8 +26,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Print the facts and return 0."""
+    from epitaxy.artifact import MANIFEST as OF_ARTIFACT
     from epitaxy.dataset import Dataset
 
+    if (args.path / OF_ARTIFACT).exists() and _holds_a_model(args.path / OF_ARTIFACT):
+        return _print_artifact(args.path, as_json=args.json)
     facts = facts_of(Dataset.open(args.path, verify=args.verify))
     if args.verify:
         facts["verified"] = True
@@ -35,6 +38,25 @@ def run(args: Namespace) -> int:
         print(json.dumps(facts, indent=1, ensure_ascii=False))
     else:
         _print(args.path, facts)
+    return 0
+
+
+def _holds_a_model(manifest: Path) -> bool:
+    from epitaxy.artifact import FORMAT
+
+    return f'"{FORMAT}"' in manifest.read_text(encoding="utf-8", errors="replace")
+
+
+def _print_artifact(path: Path, *, as_json: bool) -> int:
+    from epitaxy.artifact import CARD, load_artifact
+
+    manifest = dict(load_artifact(path).manifest)  # compares every file with its sha256
+    if as_json:
+        print(json.dumps(manifest, indent=1, ensure_ascii=False))
+    else:
+        card = path / CARD
+        text = card.read_text(encoding="utf-8") if card.exists() else json.dumps(manifest, indent=1)
+        print(text.rstrip())
     return 0
 
 

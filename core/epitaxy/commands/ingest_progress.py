@@ -46,7 +46,7 @@ def _lines(title: str) -> Callable[[int, int, float | None], None]:
         if now - last >= _INTERVAL:
             last = now
             part = "" if fraction is None else f" ({fraction:.0%} of the input)"
-            sys.stderr.write(f"{title}: {n_kept:,} of {n_seen:,} frames kept{part}\n")
+            sys.stderr.write(f"{title}: {n_kept:,} of {n_seen:,} frames kept so far{part}\n")
             sys.stderr.flush()
 
     return show

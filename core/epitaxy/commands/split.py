@@ -12,7 +12,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("dataset", type=Path, help="dataset to divide")
     parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to make")
-    parser.add_argument("--method", choices=("random", "group", "ids"), default="random")
+    parser.add_argument(
+        "--method",
+        choices=("random", "group", "ids"),
+        default="random",
+        help="at random, by whole groups, or by given ids (default: random)",
+    )
     parser.add_argument(
         "--valid", default="0.1", help="fraction below 1, number, or file of ids, one per line"
     )
@@ -23,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--groups", default="composition", help="tag whose groups stay together, or composition"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the division (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
