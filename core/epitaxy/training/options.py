@@ -45,8 +45,9 @@ class TrainingOptions:
         patience: stop after so many epochs without a better validation metric; none never stops.
         validation_metric: what decides which weights are best: "loss", or energy_mae,
             energy_rmse, forces_mae, forces_rmse, stress_mae, stress_rmse.
-        compile: translate loss and forces with torch.compile: about a minute at the start,
-            then each step takes less than half the time. Needs a C++ compiler.
+        compile: run compiled code (`epitaxy.graphs.evaluator`), compared with the plain code on
+            the first batch. Compiling takes from a quarter of a minute to some minutes; PaiNN
+            then trains about four times as fast. Needs a C++ compiler.
         n_threads: threads for torch; none leaves torch's own choice.
         validate_every: epochs between validations.
         checkpoint_every: epochs between checkpoints.
