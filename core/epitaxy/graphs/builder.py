@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ import torch
 from epitaxy.errors import StructureError
 from epitaxy.graphs.batch import GraphBatch
 from epitaxy.graphs.neighbors import (
+    BOUNDARY,
     are_sparse,
+    check_apart,
     check_cutoff,
     check_geometry,
     complete_cell,
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from epitaxy.dataset import Dataset
+
+PAIRS_AT_ONCE = 16000
+"""Pairs that are worked on together: their arrays take about 2 MB."""
 
 
 def build_batch(
@@ -152,8 +157,22 @@ def pack(
     )
 
 
+class _Piece(NamedTuple):
+    """Candidates of a whole structure or of a part of it.
+
+    Attributes:
+        first_atom: number of the structure's first atom in the batch.
+        cell: (3, 4), Å, with a fourth column of zeros.
+        candidates: centers, neighbors, images, distances as `pairs` gives them.
+    """
+
+    first_atom: int
+    cell: np.ndarray
+    candidates: tuple[np.ndarray, ...]
+
+
 def _join(
-    found: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    found: Sequence[tuple[np.ndarray, ...]],
     positions: np.ndarray,
     cells: np.ndarray,
     n_atoms: np.ndarray,
@@ -162,37 +181,71 @@ def _join(
 ) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
     """Return centers, neighbors and vectors of the batch from the candidates per structure.
 
-    On the way vectors have a fourth column of zeros: such rows are gathered twice as fast.
+    The work is done in pieces of about `PAIRS_AT_ONCE`, whose arrays stay in the processor's
+    cache and in memory that the allocator does not give back in between.
     """
-    if not found:
-        none = np.zeros(0, dtype=np.int64)
-        return none, none, torch.zeros((0, 3), dtype=dtype)
     wide_positions = _with_fourth_column(positions)
-    wide_cells = _with_fourth_column(cells)
-    if len(found) == 1:
-        centers, neighbors, images, distances = found[0]
-        shifts = images @ wide_cells[0]
-    else:
-        n_pairs = np.array([len(one[0]) for one in found])
-        first_atom = np.repeat(np.cumsum(n_atoms) - n_atoms, n_pairs)
-        centers = np.concatenate([one[0] for one in found])
-        neighbors = np.concatenate([one[1] for one in found])
-        distances = np.concatenate([one[3] for one in found])
-        centers += first_atom
-        neighbors += first_atom
-        shifts = np.empty((len(centers), 4))
-        end = 0
-        for (_, _, images, _), cell, n in zip(found, wide_cells, n_pairs.tolist(), strict=True):
-            np.matmul(images, cell, out=shifts[end : end + n])
-            end += n
+    n_candidates = sum(len(candidates[0]) for candidates in found)
+    centers = np.empty(n_candidates, dtype=np.int64)
+    neighbors = np.empty(n_candidates, dtype=np.int64)
+    vectors = torch.empty((n_candidates, 3), dtype=dtype)
+    pieces: list[_Piece] = []
+    n_waiting = n_coincident = n_edges = 0
+
+    def work_off() -> None:
+        nonlocal n_waiting, n_coincident, n_edges
+        here, there, between, distances = _join_pieces(pieces, n_waiting, wide_positions)
+        n_coincident += n_waiting - int(np.count_nonzero(distances > BOUNDARY))
+        kept = within_cutoff(distances, between, cutoff)
+        end = n_edges + len(kept)
+        here.take(kept, out=centers[n_edges:end], mode="clip")  # "raise" would copy twice
+        there.take(kept, out=neighbors[n_edges:end], mode="clip")
+        rounded = torch.from_numpy(between).to(dtype).numpy().take(kept, axis=0)
+        vectors[n_edges:end] = torch.from_numpy(rounded)[:, :3]
+        n_edges = end
+        pieces.clear()
+        n_waiting = 0
+
+    first_atoms = (np.cumsum(n_atoms) - n_atoms).tolist()
+    for candidates, first, cell in zip(found, first_atoms, _with_fourth_column(cells), strict=True):
+        n_pairs = len(candidates[0])
+        for start in range(0, n_pairs, PAIRS_AT_ONCE):
+            part = candidates
+            if n_pairs > PAIRS_AT_ONCE:
+                part = tuple(column[start : start + PAIRS_AT_ONCE] for column in candidates)
+            pieces.append(_Piece(first, cell, part))
+            n_waiting += len(part[0])
+            if n_waiting >= PAIRS_AT_ONCE:
+                work_off()
+    work_off()
+    check_apart(n_coincident, len(positions))
+    return centers[:n_edges], neighbors[:n_edges], vectors[:n_edges]
+
+
+def _join_pieces(
+    pieces: Sequence[_Piece], n_pairs: int, positions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return centers and neighbors in the batch, vectors (n_pairs, 4) and distances.
+
+    Vectors have a fourth column of zeros: such rows are gathered twice as fast.
+    """
+    centers = np.empty(n_pairs, dtype=np.int64)
+    neighbors = np.empty(n_pairs, dtype=np.int64)
+    distances = np.empty(n_pairs)
+    shifts = np.empty((n_pairs, 4))
+    start = 0
+    for first_atom, cell, (here, there, images, lengths) in pieces:
+        end = start + len(here)
+        np.add(here, first_atom, out=centers[start:end])
+        np.add(there, first_atom, out=neighbors[start:end])
+        np.matmul(images, cell, out=shifts[start:end])
+        distances[start:end] = lengths
+        start = end
     # In this order the vector of a pair is exactly minus that of the reversed pair.
-    vectors = wide_positions.take(neighbors, axis=0)
-    vectors -= wide_positions.take(centers, axis=0)
+    vectors = positions.take(neighbors, axis=0)
+    vectors -= positions.take(centers, axis=0)
     vectors += shifts
-    kept = within_cutoff(distances, vectors, cutoff, len(positions))
-    rounded = torch.from_numpy(vectors).to(dtype)
-    chosen = rounded.index_select(0, torch.from_numpy(kept))[:, :3].contiguous()
-    return centers.take(kept), neighbors.take(kept), chosen
+    return centers, neighbors, vectors, distances
 
 
 def _with_fourth_column(rows: np.ndarray) -> np.ndarray:

@@ -74,7 +74,8 @@ def neighbor_list(
         positions, lattice, periodic.astype(np.int64), cutoff, is_sparse
     )
     vectors = positions[neighbors] - positions[centers] + images @ lattice
-    kept = within_cutoff(distances, vectors, cutoff, len(positions))
+    check_apart(int(np.count_nonzero(distances <= BOUNDARY)), len(positions))
+    kept = within_cutoff(distances, vectors, cutoff)
     return Neighbors(centers[kept], neighbors[kept], images[kept], vectors[kept])
 
 
@@ -234,28 +235,26 @@ def _sparse_pairs(
     )
 
 
-def within_cutoff(
-    distances: np.ndarray, vectors: np.ndarray, cutoff: float, n_atoms: int
-) -> np.ndarray:
+def within_cutoff(distances: np.ndarray, vectors: np.ndarray, cutoff: float) -> np.ndarray:
     """Return the indices of the candidates that are pairs: not an atom with itself, not too far.
 
     Args:
         distances: (n,), Å, as the kernel rounded them.
         vectors: (n, 3), Å, exactly antisymmetric; further columns are not looked at.
         cutoff: Å.
-        n_atoms: number of atoms that the candidates belong to.
-
-    Raises:
-        StructureError: two atoms sit on the same place.
     """
     kept = distances > BOUNDARY
-    if len(distances) - np.count_nonzero(kept) > n_atoms:
-        raise StructureError(
-            f"two atoms are closer than {BOUNDARY} Å (or an atom and its own image): "
-            f"remove the duplicate"
-        )
     near = np.flatnonzero(distances > cutoff - BOUNDARY)
     if len(near):
         exact = vectors[near, :3]
         kept[near] = np.einsum("ei,ei->e", exact, exact) <= cutoff * cutoff
     return np.flatnonzero(kept)
+
+
+def check_apart(n_coincident: int, n_atoms: int) -> None:
+    """Raise `StructureError` if more candidates have no length than there are atoms."""
+    if n_coincident > n_atoms:
+        raise StructureError(
+            f"two atoms are closer than {BOUNDARY} Å (or an atom and its own image): "
+            f"remove the duplicate"
+        )
