@@ -15,7 +15,12 @@ release = version = installed_version("epitaxy")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_heading_anchors = 3
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["datasets/*/structures", "example-plugin/src", "**/README.md", "_generated/README.md"]
+exclude_patterns = [
+    "datasets/*/structures",
+    "example-plugin/src",
+    "**/README.md",
+    "_generated/README.md",
+]
 html_theme = "furo"
 html_title = f"epitaxy {release}"
 autodoc_typehints = "description"

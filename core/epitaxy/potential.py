@@ -1,8 +1,5 @@
 """A network, reference energies and a scale: energy, forces and stress of structures."""
 
-# torch is not type-checked here, so its classes are "Any" to mypy.
-# mypy: disallow-subclassing-any=False
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

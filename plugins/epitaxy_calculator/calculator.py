@@ -46,7 +46,7 @@ class Frame(NamedTuple):
     tensors: dict[str, torch.Tensor]
 
 
-class PotentialCalculator(Calculator):  # type: ignore[misc]
+class PotentialCalculator(Calculator):
     """ASE calculator of an artifact: energy, forces, stress, and error bars of an ensemble.
 
     One evaluation gives all results, so asking for forces after the energy is free. With an

@@ -4,9 +4,6 @@ Schütt, Unke, Gastegger, "Equivariant message passing for the prediction of ten
 and molecular spectra", arXiv 2102.03150. Equation numbers below are those of the paper.
 """
 
-# torch is not type-checked here, so its classes are "Any" to mypy.
-# mypy: disallow-subclassing-any=False
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -6,9 +6,6 @@ is that of PyTorch Geometric (same parameters, same count), on our own periodic 
 a cosine cutoff on every filter, so that energies and forces stay continuous.
 """
 
-# torch is not type-checked here, so its classes are "Any" to mypy.
-# mypy: disallow-subclassing-any=False
-
 from __future__ import annotations
 
 import math

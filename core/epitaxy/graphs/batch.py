@@ -37,4 +37,5 @@ class GraphBatch(NamedTuple):
     @property
     def n_structures(self) -> int:
         """Number of structures in the batch."""
-        return self.n_atoms_per_structure.shape[0]
+        n: int = self.n_atoms_per_structure.shape[0]  # no int(): torch.compile would fix it
+        return n

@@ -1,8 +1,5 @@
 """A learnt vector for each chemical element."""
 
-# torch is not type-checked here, so its classes are "Any" to mypy.
-# mypy: disallow-subclassing-any=False
-
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,8 +1,5 @@
 """The fastest way to energies and forces that a loss can be put on."""
 
-# torch is not type-checked here, so its classes are "Any" to mypy.
-# mypy: disallow-subclassing-any=False
-
 from __future__ import annotations
 
 from collections.abc import Callable
