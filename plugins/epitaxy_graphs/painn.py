@@ -18,8 +18,10 @@ from epitaxy.graphs.embedding import ElementEmbedding
 from epitaxy.graphs.radial import bessel_basis, cosine_cutoff, distances
 from epitaxy_graphs import painn_messages
 
-SMALL = 1e-8
-"""Under the square root of a norm, so that a vector feature of zero has a gradient."""
+ROUNDING = 0.1
+"""Norms of vector features are sqrt(|v|^2 + ROUNDING^2). A symmetric site, such as every site of
+a perfect crystal, has v = 0, and a bare norm (or the usual 1e-4) makes the energy a cone there:
+forces jump within 0.01 Å, relaxations do not converge, phonons are meaningless."""
 
 
 class PaiNN(nn.Module):
@@ -165,7 +167,7 @@ class Update(nn.Module):
     def forward(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return the new features; shapes as in `Message.forward`."""
         uv, vv = self.mix(v).chunk(2, dim=-1)  # (n_atoms, 3, width) each
-        norm = (vv.square().sum(dim=1) + SMALL).sqrt()
+        norm = (vv.square().sum(dim=1) + ROUNDING**2).sqrt()
         gates = self.gates(silu(self.hidden(torch.cat([s, norm], dim=-1))))
         a_ss, a_sv, a_vv = gates.chunk(3, dim=-1)
         return s + a_ss + a_sv * (uv * vv).sum(dim=1), v + a_vv.unsqueeze(1) * uv

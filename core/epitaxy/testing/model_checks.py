@@ -65,6 +65,7 @@ def network_checks(build: Callable[[], nn.Module], *, prefix: str = "network: ")
         "forces are minus the gradient of the energy": _forces,
         "stress is the strain derivative of the energy": _stress,
         "energy and forces are continuous at the cutoff": _smooth_cutoff,
+        "the energy is smooth around a symmetric site": _symmetric_site,
         "atoms beyond the cutoff do not matter": _locality,
         "molecules, slabs and lone atoms have finite results": _open_directions,
         "an element that is not covered is refused by name": _unknown_element,
@@ -353,6 +354,29 @@ def _smooth_cutoff(build: Build) -> None:
     assert force_jump <= 1e-3 * typical_force, (
         f"a force jumps by {force_jump:.3g} eV/Å when an atom crosses the cutoff of {cutoff} Å "
         f"(the largest inside is {typical_force:.3g} eV/Å)"
+    )
+
+
+def _symmetric_site(build: Build) -> None:
+    """A force grows in proportion to a small displacement from a site where it is zero.
+
+    The norm of a vector feature that vanishes by symmetry makes a cone of the energy there.
+    """
+    from ase.build import bulk
+
+    potential = _potential(build)
+    shifts = np.array([1e-3, 1e-2])
+    moved = []
+    for shift in shifts:
+        atoms = bulk("Si", cubic=True)
+        atoms.positions[0] += shift * np.array([0.48, 0.6, 0.64])
+        moved.append(atoms)
+    _, forces, _ = _numbers(_evaluate(potential, *moved))
+    near, far = np.abs(forces.reshape(2, -1)).max(axis=1) / shifts
+    assert near <= 1.5 * far + 1e-9, (
+        f"an atom of a perfect crystal that is moved by {shifts[0]} Å feels {near:.3g} eV/Å per "
+        f"Å, by {shifts[1]} Å {far:.3g}: the energy has a cone at symmetric sites. Round the "
+        f"norms of vector features: sqrt(|v|^2 + 0.1^2)"
     )
 
 

@@ -82,6 +82,15 @@ class LeavesAParameterOut(Altered):
         return {**parts, "body": nn.Identity()}
 
 
+class HasACone(Altered):
+    def after(self, energies, graph):
+        towards = torch.zeros_like(graph.vectors[: graph.numbers.shape[0]])
+        distance = graph.vectors.square().sum(-1, keepdim=True)
+        weight = (distance - 16.0).clamp(max=0.0) ** 3
+        towards = towards.index_add(0, graph.centers, 1e-3 * weight * graph.vectors)
+        return energies + (towards.square().sum(-1) + 1e-12).sqrt()
+
+
 class IsAlwaysSingle(Altered):
     def after(self, energies, graph):
         return energies.float()
@@ -95,6 +104,7 @@ class IsAlwaysSingle(Altered):
         (DetachesGeometry, "strain derivative"),
         (SeesTheBatch, "batch equals single"),
         (HasAHardCutoff, "continuous at the cutoff"),
+        (HasACone, "smooth around a symmetric site"),
         (CountsAtoms, "multiple of the energy"),
         (ForgetsToMove, "minus the gradient"),
         (WritesIntoTheGraph, "left as it was"),
