@@ -358,10 +358,7 @@ def _smooth_cutoff(build: Build) -> None:
 
 
 def _symmetric_site(build: Build) -> None:
-    """A force grows in proportion to a small displacement from a site where it is zero.
-
-    The norm of a vector feature that vanishes by symmetry makes a cone of the energy there.
-    """
+    """A force is proportional to a small displacement; norms of vector features break that."""
     from ase.build import bulk
 
     potential = _potential(build)
