@@ -2,9 +2,10 @@
 
     .venv/bin/python bench/training_step.py [path of mlearn's Si_training.json.xz]
 
-The conditions are those in which HydraGNN's PAINN was measured beside it (one thread): the 214 silicon structures of mlearn's training set, width 64, 3 layers, 8 radial
-functions, cutoff 5 Å, batches of 8, float32, energies and forces, AdamW. Without that file,
-silicon cells of 64 atoms, rattled, stand in. A step is: outputs, loss, backward, optimizer;
+The conditions are those in which HydraGNN's PAINN was measured beside it: one thread, the 214
+silicon structures of mlearn's training set, width 64, 3 layers, 8 radial functions, cutoff 5 Å,
+batches of 8, float32, energies and forces, AdamW. Without that file, silicon cells of 64 atoms,
+rattled, stand in. A step is: outputs, loss, backward, optimizer;
 graphs are built before. Epochs of the two routes are taken in turn, the best of each counts.
 """
 
