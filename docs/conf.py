@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import contextlib
+import io
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ suppress_warnings = ["myst.xref_missing", "myst.header"]
 
 def write_component_pages(app: Any) -> None:
     """Write one page with what `epitaxy show` prints of every installed component."""
+    from epitaxy.cli import main
     from epitaxy.registry import Registry
 
     folder = Path(app.srcdir) / "_generated"
@@ -44,12 +45,12 @@ def write_component_pages(app: Any) -> None:
     ]
     for offer in Registry.from_entry_points():
         name = f"{offer.kind}/{offer.qualified_name}"
-        shown = subprocess.run(
-            [sys.executable, "-m", "epitaxy", "show", name], capture_output=True, text=True
-        )
-        if shown.returncode:
-            raise RuntimeError(f"epitaxy show {name}: {shown.stderr}")
-        lines += [f"## {name}", "", "```text", shown.stdout.rstrip(), "```", ""]
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            status = main(["show", name])
+        if status:
+            raise RuntimeError(f"`epitaxy show {name}` ended with status {status}")
+        lines += [f"## {name}", "", "```text", printed.getvalue().rstrip(), "```", ""]
     (folder / "components.md").write_text("\n".join(lines))
 
 
