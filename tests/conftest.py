@@ -1,5 +1,6 @@
 """Fixtures that several test files use."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,6 +11,10 @@ import pytest
 
 if TYPE_CHECKING:
     from epitaxy.dataset import Dataset
+
+# One thread per process, for the programs that tests start too: the networks here are so small
+# that threads which wait for each other take twelve times the time. Read when torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 BROKEN_PLUGINS = Path(__file__).parent / "core" / "broken_plugins"
 
