@@ -1,4 +1,7 @@
-"""The conformance kit passes for our calculator and fails for calculators that are broken."""
+"""The conformance kit passes for an ensemble and fails for calculators that are broken.
+
+The calculator of a single artifact passes it in tests/plugins/test_conformance.py.
+"""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -8,16 +11,11 @@ import pytest
 import torch
 from ase.calculators.calculator import all_changes
 
-from epitaxy.testing import Check, checks_for
+from epitaxy.testing import Check
 from epitaxy.testing.calculator_checks import calculator_checks, sample_structure
 from epitaxy_calculator.calculator import PotentialCalculator
 
 from .conftest import PairNetwork, painn, pair_potential
-
-
-@pytest.mark.parametrize("check", checks_for("calculator/potential"), ids=str)
-def test_the_calculator_of_an_artifact_conforms(check: Check) -> None:
-    check()
 
 
 @pytest.mark.parametrize(
