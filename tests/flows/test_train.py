@@ -1,5 +1,7 @@
 """`epitaxy train` and `epitaxy report`, from a config file to an artifact."""
 
+import json
+
 import numpy as np
 import pytest
 import yaml
@@ -49,12 +51,19 @@ def test_a_config_becomes_a_tested_artifact_and_a_report(place, capsys):
 
 def test_a_used_folder_is_refused_unless_resumed(place, capsys):
     assert main(["train", "job.yaml", "--quiet"]) == 0
-    before = (place / "run" / "artifact" / "weights.safetensors").read_bytes()
+    before = (place / "run" / "metrics.jsonl").read_text().splitlines()
     assert main(["train", "job.yaml"]) == 2
     assert "--resume" in capsys.readouterr().err
     assert main(["train", "job.yaml", "--resume", "--set", "training.epochs=5"]) == 0
-    assert len((place / "run" / "metrics.jsonl").read_text().splitlines()) == 5
-    assert (place / "run" / "artifact" / "weights.safetensors").read_bytes() != before
+    assert "resumed at epoch 4" in capsys.readouterr().err
+    lines = (place / "run" / "metrics.jsonl").read_text().splitlines()
+    assert (len(lines), lines[:3]) == (5, before)
+    best = min(map(json.loads, lines), key=lambda metrics: metrics["valid_loss"])
+    artifact = load_artifact(place / "run" / "artifact")
+    valid = Split.load(place / "run" / "split.json", Dataset.open(place / "metals")).valid
+    mae = np.abs(artifact.model.predict(valid).mean["forces"] - valid.target("forces")[0]).mean()
+    assert artifact.manifest["training"]["epochs"] == 5
+    assert mae == pytest.approx(best["valid_forces_mae"], rel=1e-4)
 
 
 def test_the_test_part_does_not_influence_the_model(place):
