@@ -307,7 +307,7 @@ def calculate(
         eigensolver=eigensolver,
         symmetry={"point_group": uses_point_group},
         mixer=Mixer(0.7, 8, 1),
-        # Leaves the forces within 0.002 eV/Å of their converged values.
+        # Leaves the forces within 0.004 eV/Å of their converged values.
         convergence={"energy": 2e-5, "density": 1e-4, "eigenstates": 1e-6},
         txt=log,
     )
