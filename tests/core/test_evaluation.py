@@ -7,10 +7,10 @@ import pytest
 
 from epitaxy.dataset import Dataset
 from epitaxy.entry import Entry
-from epitaxy.errors import DataError
+from epitaxy.errors import DataError, EpitaxyError
 from epitaxy.evaluation.calibration import calibrate
 from epitaxy.evaluation.metrics import Errors, evaluate
-from epitaxy.evaluation.plots import plot_calibration, plot_parity
+from epitaxy.evaluation.plots import plot_calibration, plot_parity, write_figure
 from epitaxy.protocols import Predictions
 
 
@@ -74,11 +74,11 @@ def test_nothing_in_common_is_an_error() -> None:
         evaluate(Predictions({"stress": np.zeros((3, 6))}), dataset())
 
 
-def test_a_nan_prediction_is_left_out() -> None:
+def test_a_nan_prediction_is_an_error_that_names_the_structure() -> None:
     values = predictions().mean["energy"].copy()
-    values[0] = np.nan
-    errors = evaluate(Predictions({"energy": values}), dataset()).errors
-    assert errors["energy"].n == 1
+    values[2] = np.nan
+    with pytest.raises(DataError, match=r"energy that is not finite for 1 of 3 structures \(s2\)"):
+        evaluate(Predictions({"energy": values}), dataset())
 
 
 def test_rmse_and_r2_have_their_textbook_values() -> None:
@@ -105,8 +105,30 @@ def test_overconfidence_shows_as_a_scale_above_one() -> None:
 
 def test_members_that_agree_exactly_keep_the_numbers_finite() -> None:
     result = calibrate(np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.1, 0.2]))
-    assert np.isfinite(result.scale)
     assert np.isfinite(result.bins).all()
+    assert np.isfinite(result.expected_calibration_error)
+
+
+def test_values_that_are_zero_by_symmetry_do_not_rule_the_scale() -> None:
+    rng = np.random.default_rng(2)
+    std = rng.uniform(0.5, 2.0, 10_000)
+    error = rng.normal(0, 2 * std)
+    std[:100], error[:100] = 1e-9, 1e-6
+    assert calibrate(error, std).scale == pytest.approx(2, abs=0.05)
+
+
+def test_a_full_disk_leaves_the_earlier_picture(tmp_path: Path) -> None:
+    class Full:
+        def savefig(self, path: Path, **_: object) -> None:
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+    picture = tmp_path / "parity.png"
+    picture.write_bytes(b"old")
+    with pytest.raises(EpitaxyError, match=r"parity.png could not be written: No space left"):
+        write_figure(Full(), picture)
+    assert picture.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [picture]
 
 
 def test_negative_std_is_refused() -> None:

@@ -18,6 +18,11 @@ def test_the_demo_does_not_write_over_what_is_there(
     assert "is not empty" in capsys.readouterr().err
     assert main(["demo", "-o", str(tmp_path), "--overwrite"]) == 2
     assert "holds no earlier demo" in capsys.readouterr().err
+    (tmp_path / "silicon.yaml").write_text("a config of mine")
+    assert main(["demo", "-o", str(tmp_path), "--overwrite"]) == 2
+    (tmp_path / ".epitaxy-demo").write_text("")
+    assert main(["demo", "-o", str(tmp_path), "--overwrite"]) == 2
+    assert "holds mine.txt, which no demo wrote" in capsys.readouterr().err
     assert (tmp_path / "mine.txt").read_text() == "keep me"
 
 

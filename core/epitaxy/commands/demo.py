@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 TRAINING_KINDS = ("rattled", "strained", "polymorph", "vacancy")
 """What the model learns from; the equation of state of diamond is kept as a physical test."""
 
+MARKER = ".epitaxy-demo"
+WRITTEN = (
+    *(MARKER, "silicon.yaml", "silicon-pbe", "training", "evaluation", "eos", "md"),
+    *("diamond.extxyz", "diamond-64.extxyz", "demo.png", "summary.json"),
+)
+"""All that a demo writes: all that --overwrite removes."""
+
 EOS_STRAIN = 0.06
 """Largest relative change of the volume in the equation of state, as in Lejaeghere et al.,
 Science 351, aad3000 (2016)."""
@@ -59,11 +66,11 @@ def run(args: Namespace) -> int:
     folder: Path = args.output
     _make_room(folder, overwrite=args.overwrite)
     start = time.monotonic()
-    data, training = folder / "silicon-pbe", folder / "training"
+    stored, training = folder / "silicon-pbe", folder / "training"
     config = folder / "silicon.yaml"
     config.write_text(
         CONFIG.format(
-            dataset=json.dumps(str(data)),
+            dataset=json.dumps(str(stored)),
             output=json.dumps(str(training)),
             epochs=args.epochs,
             n_members=args.members,
@@ -71,7 +78,7 @@ def run(args: Namespace) -> int:
     )
     step("Read and check the embedded silicon frames (PBE), without the equation of state")
     kinds = f"kind=[{', '.join(TRAINING_KINDS)}]"
-    do("ingest", "silicon", "--option", "xc=PBE", "--option", kinds, "-o", data)
+    do("ingest", "silicon", "--option", "xc=PBE", "--option", kinds, "-o", stored)
 
     step("Train an ensemble of small PaiNN networks")
     do("train", config)
@@ -80,7 +87,17 @@ def run(args: Namespace) -> int:
 
     step("Compare it with the test part that it never saw")
     split = training / "split.json"
-    do("evaluate", artifact, data, "--split", split, "--group", "kind", "-o", folder / "evaluation")
+    do(
+        "evaluate",
+        artifact,
+        stored,
+        "--split",
+        split,
+        "--group",
+        "kind",
+        "-o",
+        folder / "evaluation",
+    )
 
     step("Equation of state of the diamond phase, against the DFT one")
     structure = folder / "diamond.extxyz"
@@ -97,24 +114,34 @@ def run(args: Namespace) -> int:
     md_options = ("--temperature", 600, "--steps", args.steps, "--ensemble", "nvt", "--seed", 0)
     do("md", artifact, supercell, *md_options, "-o", folder / "md")
 
-    draw(folder, data, split, reference, frames)
+    draw(folder, stored, split, reference, frames)
     return summarize(folder, reference, predicted, trained, time.monotonic() - start)
 
 
 def _make_room(folder: Path, *, overwrite: bool) -> None:
-    marker = folder / "silicon.yaml"
-    if folder.exists() and any(folder.iterdir()):
-        if not overwrite:
-            raise ConfigError(
-                f"{folder} is not empty; give another folder with -o, or --overwrite to replace "
-                f"an earlier demo"
-            )
-        if not marker.exists():
-            raise ConfigError(f"{folder} holds no earlier demo: it is not removed")
-        import shutil
+    """Make the folder, or empty it of what an earlier demo wrote, and of nothing else."""
+    import shutil
 
-        shutil.rmtree(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; give the name of a folder with -o")
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if there and not overwrite:
+        raise ConfigError(
+            f"{folder} is not empty; give another folder with -o, or --overwrite to replace an "
+            f"earlier demo"
+        )
+    if there and MARKER not in there:
+        raise ConfigError(f"{folder} holds no earlier demo ({MARKER} is not there): not touched")
+    if strange := sorted(there - set(WRITTEN)):
+        raise ConfigError(
+            f"{folder} holds {strange[0]}, which no demo wrote: move it away or give another "
+            f"folder with -o"
+        )
+    for name in there:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).write_text("written by `epitaxy demo`, which may replace this folder\n")
 
 
 def step(text: str) -> None:
@@ -185,7 +212,7 @@ def write_supercell(structure: Path, target: Path) -> None:
 
 def draw(
     folder: Path,
-    data: Path,
+    stored: Path,
     split: Path,
     reference: EquationOfState,
     frames: tuple[np.ndarray, np.ndarray],
@@ -197,7 +224,7 @@ def draw(
     from epitaxy.evaluation.metrics import evaluate
     from epitaxy.split import Split
 
-    test = Split.load(split, Dataset.open(data)).test
+    test = Split.load(split, Dataset.open(stored)).test
     model = load_artifact(folder / "training" / "artifact").model
     plot_demo(
         folder / "demo.png",

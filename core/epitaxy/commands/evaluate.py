@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epitaxy.errors import EpitaxyError
+
 if TYPE_CHECKING:
     from epitaxy.evaluation.metrics import Errors, Evaluation
 
@@ -59,9 +61,12 @@ def write(evaluation: Evaluation, directory: Path, *, groups: list[str]) -> list
     """Write evaluation.json, parity.png and, with uncertainties, calibration.png."""
     from epitaxy.evaluation.plots import plot_calibration, plot_parity
 
-    directory.mkdir(parents=True, exist_ok=True)
     table = directory / "evaluation.json"
-    table.write_text(json.dumps(as_json(evaluation), indent=2) + "\n")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        table.write_text(json.dumps(as_json(evaluation), indent=2) + "\n")
+    except OSError as error:
+        raise EpitaxyError(f"{table} could not be written: {error.strerror or error}") from error
     written = [table]
     wanted = [n for n in ("energy", "forces", "stress") if n in evaluation.compared]
     written.append(plot_parity(evaluation, directory / "parity.png", targets=wanted, groups=groups))

@@ -16,15 +16,17 @@ class Calibration:
 
     Attributes:
         n: number of values.
-        scale: root mean square of error / std: the factor that the standard deviations must
-            be multiplied with to fit the errors on average (Laves et al. 2020,
-            arXiv:2006.13089, eq. 9); 1 is perfect, above 1 overconfident.
+        scale: root mean square error over root mean square std: the factor by which the
+            standard deviations fall short on average; 1 is perfect, above 1 overconfident. (The
+            mean of (error/std)^2, which is also in use, has no finite expectation for the few
+            members of an ensemble and is ruled by values that are zero by symmetry.)
         coverage: share of errors within one and two standard deviations; a normal
             distribution has 0.683 and 0.954.
         rank_correlation: Spearman correlation of std and absolute error: does the model
             know where it is wrong?
-        expected_calibration_error: mean over bins of equal size of |rmse - rms std| /
-            rms std (ENCE, Levi et al. 2022, doi 10.3390/s22155540, eq. 8).
+        expected_calibration_error: |rmse - rms std| of each bin, averaged over bins of equal
+            size, over the rms std of all (after ENCE, Levi et al. 2022, doi 10.3390/s22155540,
+            eq. 8, which divides bin by bin and diverges where std vanishes).
         bins: (n_bins, 2), root mean square std and error of each bin, by rising std.
     """
 
@@ -56,20 +58,22 @@ def calibrate(error: np.ndarray, std: np.ndarray, *, n_bins: int = 10) -> Calibr
             f"{std.shape}: equal, non-empty shapes and no negative values are needed"
         )
     size = np.abs(error).ravel()
-    # A member count of one, or members that agree exactly, give a zero: keep the ratio finite.
-    floor = max(1e-12, 1e-6 * float(np.mean(std)))
-    sigma = np.maximum(std.ravel(), floor)
+    sigma = std.ravel()
     order = np.argsort(sigma, kind="stable")
     chunks = np.array_split(order, min(n_bins, size.size))
     bins = np.array(
         [[np.sqrt(np.mean(sigma[c] ** 2)), np.sqrt(np.mean(size[c] ** 2))] for c in chunks]
     )
+    # Members that agree exactly everywhere give no scale.
+    overall = float(np.sqrt(np.mean(sigma**2)))
     return Calibration(
         n=size.size,
-        scale=float(np.sqrt(np.mean((size / sigma) ** 2))),
+        scale=float(np.sqrt(np.mean(size**2))) / overall if overall > 0 else float("inf"),
         coverage=(float(np.mean(size <= sigma)), float(np.mean(size <= 2 * sigma))),
         rank_correlation=_spearman(sigma, size),
-        expected_calibration_error=float(np.mean(np.abs(bins[:, 1] - bins[:, 0]) / bins[:, 0])),
+        expected_calibration_error=float(np.mean(np.abs(bins[:, 1] - bins[:, 0]))) / overall
+        if overall > 0
+        else float("inf"),
         bins=bins,
     )
 

@@ -188,8 +188,19 @@ def compare(predictions: Predictions, dataset: Dataset, name: str) -> Compared |
         rows = np.repeat(mask, n_atoms)
     else:
         rows = mask.copy()
-    # A model gives nan where a quantity does not exist: the stress of a molecule.
-    rows = rows & np.isfinite(predicted.reshape(len(predicted), -1)).all(axis=1)
+    finite = np.isfinite(predicted.reshape(len(predicted), -1)).all(axis=1)
+    if name == "stress":
+        # Only a structure that is periodic in three directions has a stress.
+        pbc = np.asarray(dataset.gather().pbc, dtype=bool).all(axis=1)
+        finite |= ~pbc
+        rows = rows & pbc
+    if (bad := np.unique(structure[rows & ~finite])).size:
+        names = ", ".join(str(dataset.ids[i]) for i in bad[:5])
+        raise DataError(
+            f"the model predicts a {name} that is not finite for {bad.size} of {len(dataset)} "
+            f"structures ({names}): it is not usable there; look at these structures, or train "
+            f"it again"
+        )
     if not rows.any():
         return None
     scale = np.ones(len(label))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from epitaxy.errors import EpitaxyError
 from epitaxy.quantities import readable_unit
 
 if TYPE_CHECKING:
@@ -33,9 +35,20 @@ def new_figure(width: float = 5.0, height: float = 4.5, *, columns: int = 1) -> 
 
 
 def write_figure(figure: Any, path: Path) -> Path:
-    """Write a figure to a PNG file and return the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    """Write a figure to a PNG file, whole or not at all, and return the path.
+
+    Raises:
+        EpitaxyError: the disk refuses to take the file; an earlier one stays.
+    """
+    side = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(side, format="png")
+        side.replace(path)
+    except OSError as error:
+        raise EpitaxyError(f"{path} could not be written: {error.strerror or error}") from error
+    finally:
+        side.unlink(missing_ok=True)
     return path
 
 
