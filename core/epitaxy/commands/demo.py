@@ -57,7 +57,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--epochs", type=int, default=80, help="passes over the data (80)")
     parser.add_argument("--members", type=int, default=4, help="models in the ensemble (4)")
-    parser.add_argument("--steps", type=int, default=500, help="steps of molecular dynamics (500)")
+    parser.add_argument("--steps", type=int, default=300, help="steps of molecular dynamics (300)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
 
 
