@@ -52,6 +52,7 @@ def run(args: Namespace) -> int:
             f"--points {args.points} --strain {args.strain:g}: a fit with error bars needs "
             f"5 points or more, and a strain below 1"
         )
+    inputs.check_files(args.output, sources=[args.file], names=NAMES, overwrite=args.overwrite)
     atoms = inputs.read_structure(args.file, index=args.index)
     if not atoms.pbc.all():
         raise ConfigError(
@@ -60,15 +61,21 @@ def run(args: Namespace) -> int:
         )
     atoms.calc = inputs.load_calculator(args)
     atoms.get_forces()  # refuses a structure before anything is written
-    folder = inputs.open_folder(args.output, names=NAMES, overwrite=args.overwrite)
+    folder = inputs.make_folder(args.output)
     watch = UncertaintyWatch(args.threshold)
     members: list[Any] = []
     stopped = False
-    with Recording(folder, "eos") as recording, Steps("eos", total=args.points) as steps:
+    with (
+        Recording(folder, "eos", aside=True) as recording,
+        Steps("eos", total=args.points) as steps,
+    ):
         try:
             members = _scan(atoms, args, recording, steps, watch)
         except KeyboardInterrupt:
             stopped = True
+    if recording.n_frames:
+        recording.publish()
+        inputs.remove_results(folder, names=("eos.png", "eos.json"))
     if stopped:
         print(f"interrupted: {recording.n_frames} of {args.points} volumes are in {folder}")
         return 130

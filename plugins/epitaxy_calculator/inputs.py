@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,39 +139,79 @@ def read_frames(path: Path) -> Iterator[Atoms]:
             f"{path}: ASE cannot read frame {n_frames} ({_reason(error)}); "
             f"{n_frames} frames before it were read"
         ) from error
+    if not n_frames:
+        raise DataError(f"{path} holds no structure")
 
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"{path} {what}; give a file that ASE reads (xyz, cif, POSCAR, traj ...)")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def open_folder(directory: Path, *, names: tuple[str, ...], overwrite: bool) -> Path:
-    """Make the folder for results, and refuse to overwrite any.
+def check_files(
+    directory: Path, *, sources: Sequence[Path], names: tuple[str, ...], overwrite: bool
+) -> None:
+    """Check what is read and where results go, before any work and without touching anything.
 
     Args:
-        directory: the folder.
-        names: files that will be written into it.
-        overwrite: whether those that are there are removed.
+        directory: folder for the results, which need not exist.
+        sources: files that will be read.
+        names: files that will be written into the folder.
+        overwrite: whether those that are there may be replaced.
 
     Raises:
-        ConfigError: results are there already, or the folder cannot be made.
+        DataError: a file to read is missing or unreadable.
+        ConfigError: a file is both read and written, results are there already, or the folder
+            cannot be one.
     """
+    for path in sources:
+        _check_file(path)
+        for name in names:
+            if (directory / name).exists() and path.samefile(directory / name):
+                raise ConfigError(
+                    f"{path} is to be read and would be replaced by the results in {directory}: "
+                    f"choose another folder with -o"
+                )
     there = [name for name in names if (directory / name).exists()]
     if there and not overwrite:
         raise ConfigError(
             f"{directory} already holds {', '.join(there)}: choose another folder with -o, "
             f"or give --overwrite"
         )
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"{directory} is a file; give a folder for the results with -o")
+
+
+def make_folder(directory: Path) -> Path:
+    """Make the folder for results.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name in there:
-            (directory / name).unlink()
     except OSError as error:
         raise ConfigError(f"cannot write into {directory}: {error}") from error
     return directory
+
+
+def remove_results(directory: Path, *, names: tuple[str, ...]) -> None:
+    """Remove earlier results.
+
+    Raises:
+        ConfigError: one cannot be removed.
+    """
+    try:
+        for name in names:
+            (directory / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot replace the results in {directory}: {error}") from error

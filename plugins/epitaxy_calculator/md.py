@@ -63,6 +63,7 @@ def run(args: Namespace) -> int:
     from epitaxy_calculator.recording import Recording, UncertaintyWatch
     from epitaxy_calculator.steps import Steps
 
+    inputs.check_files(args.output, sources=[args.file], names=NAMES, overwrite=args.overwrite)
     atoms = inputs.read_structure(args.file, index=args.index) * tuple(args.repeat)
     if args.ensemble == "npt" and not atoms.pbc.all():
         raise ConfigError(
@@ -76,7 +77,8 @@ def run(args: Namespace) -> int:
         print(f"velocities from {args.file} ({atoms.get_temperature():.0f} K)")
     else:
         draw_velocities(atoms, temperature=args.temperature, rng=rng)
-    folder = inputs.open_folder(args.output, names=NAMES, overwrite=args.overwrite)
+    folder = inputs.make_folder(args.output)
+    inputs.remove_results(folder, names=NAMES)
     watch = UncertaintyWatch(args.threshold)
     stopped = ""
     failure: StructureError | None = None

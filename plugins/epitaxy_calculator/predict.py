@@ -28,18 +28,24 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Predict all frames of all files; the exit status is 1 if some were refused."""
+    """Predict all frames of all files; the exit status is 1 if some were refused.
+
+    Raises:
+        DataError: all of them were refused.
+    """
     from epitaxy.errors import DataError
     from epitaxy_calculator.recording import Recording, UncertaintyWatch
     from epitaxy_calculator.steps import Steps
 
+    inputs.check_files(args.output, sources=args.files, names=NAMES, overwrite=args.overwrite)
     calculator = inputs.load_calculator(args)
-    folder = inputs.open_folder(args.output, names=NAMES, overwrite=args.overwrite)
+    is_new = not args.output.exists()
+    folder = inputs.make_folder(args.output)
     watch = UncertaintyWatch(args.threshold)
     refused: list[str] = []
     stopped = ""
     damaged: list[str] = []
-    with Recording(folder, "predictions") as recording, Steps("predict") as steps:
+    with Recording(folder, "predictions", aside=True) as recording, Steps("predict") as steps:
         try:
             for path in args.files:
                 try:
@@ -50,12 +56,20 @@ def run(args: Namespace) -> int:
                     steps.note(f"error: {error}")
         except KeyboardInterrupt:
             stopped = "interrupted: "
+    if recording.n_frames:
+        recording.publish()
+    elif not stopped:
+        reasons = [*damaged, *refused]
+        more = f" (and {len(reasons) - 1} more like it)" if len(reasons) > 1 else ""
+        if is_new:
+            folder.rmdir()
+        raise DataError(f"nothing could be predicted or written: {reasons[0]}{more}")
     print(f"{stopped}{recording.n_frames} structures predicted, {len(refused)} refused")
     if damaged:
         print(f"{len(damaged)} of {len(args.files)} files could not be read to their end")
     if recording.rows:
         print(watch.summary())
-    print(f"results are in {folder}")
+        print(f"results are in {folder}")
     if stopped:
         return 130
     return 1 if refused or damaged else 0

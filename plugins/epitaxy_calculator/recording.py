@@ -29,14 +29,24 @@ class Recording:
         rows: the rows so far, for the plot.
     """
 
-    def __init__(self, directory: Path, name: str) -> None:
-        """Open both files for writing."""
+    def __init__(self, directory: Path, name: str, *, aside: bool = False) -> None:
+        """Open both files for writing.
+
+        Args:
+            directory: an existing folder.
+            name: of the files, without their suffixes.
+            aside: write ``<file>.part`` until `publish`, so that earlier results stay.
+
+        Raises:
+            EpitaxyError: a file cannot be written.
+        """
         self.trajectory = directory / f"{name}.extxyz"
         self.table = directory / f"{name}.csv"
         self.rows: list[dict[str, Any]] = []
         self.n_frames = 0
-        self._frames = self.trajectory.open("wb", buffering=0)
-        self._lines = self.table.open("wb", buffering=0)
+        self._aside = aside
+        self._frames = _open(_part(self.trajectory) if aside else self.trajectory)
+        self._lines = _open(_part(self.table) if aside else self.table)
         self._columns: list[str] = []
 
     def __enter__(self) -> Recording:
@@ -50,6 +60,22 @@ class Recording:
     ) -> None:
         self._frames.close()
         self._lines.close()
+        if self._aside and not self.n_frames:
+            _part(self.trajectory).unlink(missing_ok=True)
+            _part(self.table).unlink(missing_ok=True)
+
+    def publish(self) -> None:
+        """Close what was written aside and put it in the place of earlier results.
+
+        Raises:
+            EpitaxyError: a file cannot be renamed.
+        """
+        self._frames.close()
+        self._lines.close()
+        if self._aside:
+            self._aside = False
+            _rename(self.trajectory)
+            _rename(self.table)
 
     def add_frame(self, atoms: Atoms, results: Mapping[str, Any]) -> None:
         """Append a structure with its results; spreads go to info and arrays."""
@@ -89,6 +115,42 @@ class Recording:
         except BaseException:
             file.truncate(start)
             raise
+
+
+def write_structure(path: Path, atoms: Atoms, results: Mapping[str, Any]) -> None:
+    """Write one structure with its results; a file that is there is replaced when all is done.
+
+    Raises:
+        EpitaxyError: the file cannot be written.
+    """
+    text = io.StringIO()
+    write_xyz(text, [with_results(atoms, results)])
+    try:
+        _part(path).write_text(text.getvalue())
+    except OSError as error:
+        _part(path).unlink(missing_ok=True)
+        raise EpitaxyError(f"cannot write {path}: {error}") from error
+    _rename(path)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _open(path: Path) -> io.FileIO:
+    try:
+        return path.open("wb", buffering=0)
+    except OSError as error:
+        raise EpitaxyError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _rename(path: Path) -> None:
+    try:
+        _part(path).replace(path)
+    except OSError as error:
+        raise EpitaxyError(
+            f"cannot replace {path}: {error.strerror}; its new content is in {_part(path)}"
+        ) from error
 
 
 def with_results(atoms: Atoms, results: Mapping[str, Any]) -> Atoms:
@@ -137,7 +199,7 @@ def pressure(results: Mapping[str, Any]) -> float | None:
 
 
 class UncertaintyWatch:
-    """Says when the error bar leaves the range in which the potential can be trusted.
+    """Says when the members of an ensemble disagree by more than a threshold.
 
     Attributes:
         threshold: eV/Å.
@@ -167,8 +229,8 @@ class UncertaintyWatch:
             return ""
         atom = int(np.square(results["forces_std"]).sum(axis=1).argmax())
         return (
-            f"warning: {name}: the force on atom {atom} is uncertain by {std:.3g} eV/Å "
-            f"(threshold {self.threshold:g}): outside of what the model was trained on"
+            f"warning: {name}: the members disagree by more than the threshold: "
+            f"{std:.3g} eV/Å in the force on atom {atom} (threshold {self.threshold:g})"
         )
 
     def summary(self) -> str:

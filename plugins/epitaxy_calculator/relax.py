@@ -38,10 +38,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Relax; the exit status is 0 if it converged, 1 if not, 130 if interrupted."""
-    from epitaxy.errors import ConfigError
-    from epitaxy_calculator.recording import Recording, UncertaintyWatch
+    from epitaxy.errors import ConfigError, EpitaxyError
+    from epitaxy_calculator.recording import Recording, UncertaintyWatch, write_structure
     from epitaxy_calculator.steps import Steps
 
+    inputs.check_files(args.output, sources=[args.file], names=NAMES, overwrite=args.overwrite)
     atoms = inputs.read_structure(args.file, index=args.index)
     if args.cell and not atoms.pbc.all():
         raise ConfigError(
@@ -50,7 +51,8 @@ def run(args: Namespace) -> int:
         )
     atoms.calc = inputs.load_calculator(args)
     atoms.get_forces()  # refuses a structure before anything is written
-    folder = inputs.open_folder(args.output, names=NAMES, overwrite=args.overwrite)
+    folder = inputs.make_folder(args.output)
+    inputs.remove_results(folder, names=NAMES)
     watch = UncertaintyWatch(args.threshold)
     stopped = ""
     converged = False
@@ -60,12 +62,15 @@ def run(args: Namespace) -> int:
         except KeyboardInterrupt:
             stopped = "interrupted"
     last = recording.rows[-1] if recording.rows else {}
+    if recording.rows and not stopped:
+        try:
+            write_structure(folder / "relaxed.extxyz", atoms, atoms.calc.results)
+        except EpitaxyError as error:
+            raise EpitaxyError(
+                f"{error}; {recording.trajectory} is complete, its last frame is that structure"
+            ) from error
     if recording.rows:
         _plot(recording, folder / "relax.png", fmax=args.fmax)
-    if recording.rows and not stopped:
-        with Recording(folder, "relaxed") as final:
-            final.add_frame(atoms, atoms.calc.results)
-        final.table.unlink()
     outcome = stopped or ("converged" if converged else "not converged")
     n_steps = last.get("step", 0)
     print(f"{outcome} after {n_steps} steps; {recording.n_frames} frames kept")

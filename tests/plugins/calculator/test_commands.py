@@ -361,3 +361,92 @@ def test_a_full_disk_leaves_whole_frames(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(EpitaxyError, match=r"No space left.*1 frames"):
             recording.add_frame(atoms, calculator.results)
     assert len(read(tmp_path / "run.extxyz", index=":")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("predict", "predictions.extxyz"),
+        ("relax", "relax.extxyz"),
+        ("md", "md.extxyz"),
+        ("eos", "eos.extxyz"),
+    ],
+)
+def test_results_that_are_read_are_never_replaced(
+    pair, tmp_path: Path, name: str, result: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair(1.0)
+    out = tmp_path / "out"
+    out.mkdir()
+    write(out / result, rattled_silicon(amplitude=0.05))
+    before = (out / result).read_bytes()
+    assert verb(name, "any", out / result, "-o", out, "--overwrite") == 2
+    assert "would be replaced" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {result: before}
+
+
+@pytest.mark.parametrize("content", [None, "", "no structure\n", "1\n\nOg 0 0 0\n"])
+@pytest.mark.parametrize("name", ["predict", "relax", "md", "eos"])
+def test_a_wrong_input_leaves_earlier_results_alone(
+    pair, tmp_path: Path, name: str, content: str | None
+) -> None:
+    pair(1.0)
+    if content is not None:
+        (tmp_path / "wrong.xyz").write_text(content)
+    out = tmp_path / "out"
+    out.mkdir()
+    stem = "predictions" if name == "predict" else name
+    for suffix in ("extxyz", "csv"):
+        (out / f"{stem}.{suffix}").write_text("old\n")
+    assert verb(name, "any", tmp_path / "wrong.xyz", "-o", out, "--overwrite") == 2
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        f"{stem}.extxyz": "old\n",
+        f"{stem}.csv": "old\n",
+    }
+    assert verb(name, "any", tmp_path / "wrong.xyz", "-o", tmp_path / "new") == 2
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["predict", "eos"])
+def test_results_appear_only_when_they_are_whole(
+    pair, silicon: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair(1.0)
+    out = tmp_path / "out"
+    out.mkdir()
+    stem = "predictions" if name == "predict" else name
+    (out / f"{stem}.extxyz").write_text("old\n")
+    seen = []
+    add_row = Recording.add_row
+
+    def watched(self, row) -> None:
+        seen.append((out / f"{stem}.extxyz").read_text())
+        add_row(self, row)
+
+    monkeypatch.setattr(Recording, "add_row", watched)
+    verb(name, "any", silicon, "-o", out, "--overwrite")
+    assert set(seen) == {"old\n"}
+    assert len(read(out / f"{stem}.extxyz", index=":")) == len(seen)
+    assert not list(out.glob("*.part"))
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_the_relaxation(
+    pair,
+    silicon: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pair(1.0)
+    out = tmp_path / "out"
+
+    def full(path: Path, *arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert verb("relax", "any", silicon, "-o", out) == 2
+    said = capsys.readouterr().err
+    assert "relaxed.extxyz" in said
+    assert "relax.extxyz is complete" in said
+    frames = read(out / "relax.extxyz", index=":")
+    assert len(frames) == len(table(out / "relax.csv")) > 1
