@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Mapping
-from itertools import chain
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 
 from epitaxy.config import Config, check_config
-from epitaxy.errors import ConfigError
+from epitaxy.errors import ConfigError, EpitaxyError, TrainingError
 from epitaxy.run import Run
-from epitaxy.spec import Spec
+from epitaxy.training_data import open_split
 
 if TYPE_CHECKING:
     from epitaxy.artifact import Artifact
-    from epitaxy.config import Place
     from epitaxy.dataset import Dataset
     from epitaxy.evaluation.metrics import Evaluation
     from epitaxy.progress import Progress
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
 
 ARTIFACT, CONFIG, SPLIT = "artifact", "config.yaml", "split.json"
 GROUP_TAGS = ("group", "kind")  # test errors are also listed by the first that entries carry
+
+log = logging.getLogger("epitaxy")
 
 
 def train(
@@ -61,11 +61,6 @@ def train(
     check_config(config, registry)
     refuse_used_folder(output, resume=resume)
     split = open_split(config, registry)
-    output.mkdir(parents=True, exist_ok=True)
-    _write_text(
-        output / CONFIG, yaml.safe_dump(config.to_mapping(), sort_keys=False, allow_unicode=True)
-    )
-    split.save(_without(output / SPLIT))
     run = Run(
         output,
         seed=config.seed,
@@ -78,11 +73,25 @@ def train(
         registry=registry,
     )
     strategy = registry.build("strategy", config.strategy)
-    model = strategy(config.model, split, run=run)
+    _check_data(config, split, run=run, registry=registry)
+    is_new = not output.exists() or not any(output.iterdir())
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"cannot make the output folder {output}: {error.strerror}") from error
+    try:
+        text = yaml.safe_dump(config.to_mapping(), sort_keys=False, allow_unicode=True)
+        _write_text(output / CONFIG, text)
+        split.save(_without(output / SPLIT))
+        model = strategy(config.model, split, run=run)
+    except EpitaxyError:
+        if is_new:
+            _remove_start(output)
+        raise
     metrics = {
         name: _numbers(evaluated)
         for name, part in (("valid", split.valid), ("test", split.test))
-        if (evaluated := _evaluate(model, part)) is not None
+        if (evaluated := _evaluate(model, part, name)) is not None
     }
     path = save_artifact(
         model,
@@ -110,77 +119,25 @@ def refuse_used_folder(output: Path, *, resume: bool) -> None:
         )
 
 
-def open_split(config: Config, registry: Registry) -> Split:
-    """Read the data of a config and divide them.
+def _check_data(config: Config, split: Split, *, run: Run, registry: Registry) -> None:
+    """Let the model refuse data that it cannot learn from, before anything is written."""
+    from epitaxy.models import build_model
 
-    Raises:
-        EpitaxyError: data cannot be read or divided.
-    """
-    from epitaxy.split import Split, split_by_group, split_random
-
-    dataset = open_dataset(config.dataset, registry)
-    options = config.split
-    if options.file:
-        return Split.load(Path(options.file), dataset)
-    sizes = {
-        "valid": 0 if config.valid is not None else options.valid,
-        "test": 0 if config.test is not None else options.test,
-    }
-    if options.method == "group":
-        split = split_by_group(dataset, options.groups, **sizes, seed=options.seed)
-    else:
-        split = split_random(dataset, **sizes, seed=options.seed)
-    extra = {
-        name: open_dataset(place, registry)
-        for name, place in (("valid", config.valid), ("test", config.test))
-        if place is not None
-    }
-    return _with_own_sets(split, extra) if extra else split
+    check = getattr(build_model(config.model, registry), "check_data", None)
+    if check is not None:
+        check(split.train, split.valid, run=run)
 
 
-def _with_own_sets(split: Split, extra: Mapping[str, Dataset]) -> Split:
-    """Put sets of their own beside a split, as one dataset with three parts."""
-    from epitaxy.dataset import Dataset
-    from epitaxy.split import Split
-
-    parts = [split.dataset, *extra.values()]
-    joined = Dataset.from_entries(chain.from_iterable(parts), history=split.dataset.history)
-    rows = dict(split.rows)
-    start = len(split.dataset)
-    for name, part in extra.items():
-        rows[name] = np.arange(start, start + len(part))
-        start += len(part)
-    method = {**split.method, "own": sorted(extra)}
-    return Split(joined, train=rows["train"], valid=rows["valid"], test=rows["test"], method=method)
+def _remove_start(output: Path) -> None:
+    """Remove what a start that failed has written, so that the corrected command can run."""
+    if {path.name for path in output.iterdir()} <= {CONFIG, SPLIT}:
+        for name in (CONFIG, SPLIT):
+            (output / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            output.rmdir()
 
 
-def open_dataset(place: Place, registry: Registry) -> Dataset:
-    """Open a stored dataset, or read a source into memory.
-
-    Raises:
-        EpitaxyError: it cannot be read.
-    """
-    from epitaxy.dataset import Dataset
-
-    if isinstance(place, str):
-        path = Path(place)
-        if path.is_dir():
-            return Dataset.open(path)
-        if path.exists():
-            name = registry.identify(path)
-            if name is None:
-                raise ConfigError(
-                    f"dataset: no plugin knows how to read {path}; give a source as "
-                    f"{{use: name, path: {path}}} (`epitaxy plugins` lists them)"
-                )
-            place = {"use": name, "path": str(path)}
-    spec = Spec.from_config(place)
-    source = registry.build("source", spec)
-    step = {"operation": "read", "source": registry.resolve("source", spec).to_config()}
-    return Dataset.from_entries(source, history=[step])
-
-
-def _evaluate(model: Model, part: Dataset) -> Evaluation | None:
+def _evaluate(model: Model, part: Dataset, name: str) -> Evaluation | None:
     from epitaxy.errors import DataError
     from epitaxy.evaluation.metrics import evaluate
 
@@ -189,8 +146,9 @@ def _evaluate(model: Model, part: Dataset) -> Evaluation | None:
     group = next((tag for tag in GROUP_TAGS if tag in part.tags), "")
     try:
         return evaluate(model.predict(part), part, group=group)
-    except DataError:
-        return None  # nothing of this part is both predicted and labelled
+    except DataError as error:  # the model is kept: hours of training are in it
+        log.warning("no errors are known on the %s part: %s", name, error)
+        return None
 
 
 def _numbers(evaluation: Evaluation) -> dict[str, Any]:
@@ -212,9 +170,22 @@ def _numbers(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _write_text(path: Path, text: str) -> None:
+    """Write a small file to the side, then rename it.
+
+    Raises:
+        TrainingError: the disk refuses; what was at `path` is untouched.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise TrainingError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another "
+            f"folder with -o, then start again"
+        ) from error
 
 
 def _without(path: Path) -> Path:

@@ -17,7 +17,7 @@ from epitaxy.graphs.builder import build_batch
 from epitaxy.potential import Potential, fit_energy_scale, fit_reference_energies
 from epitaxy.protocols import Capabilities, Predictions
 from epitaxy.spec import Spec
-from epitaxy.training.batches import LabelledGraphs, estimate_edges, pack_rows
+from epitaxy.training.batches import LabelledGraphs, estimate_edges, names_of, pack_rows
 from epitaxy.training.loop import Loop, identity_of
 from epitaxy.training.losses import TERMS, weights
 
@@ -94,7 +94,7 @@ class GraphModel:
             TrainingError: training cannot start or go on.
         """
         device, dtype = run.torch_device(), run.torch_dtype()
-        check_labels(train, valid, run=run)
+        self.check_data(train, valid, run=run)
         with _torch_state(run):
             network = self._network_factory()
             self.start_from(network, train, run=run)
@@ -116,6 +116,16 @@ class GraphModel:
         potential.eval()
         self._targets = tuple(name for name in TERMS if name in train.targets)
         return metrics
+
+    def check_data(self, train: Dataset, valid: Dataset, *, run: Run) -> None:
+        """Check that `fit` can learn from these data, without any work.
+
+        Raises:
+            ConfigError: a label with a weight is nowhere.
+            TrainingError: there is nothing to train on, a label is not finite, or validation
+                needs unknown elements.
+        """
+        check_labels(train, valid, run=run)
 
     def start_from(self, network: nn.Module, train: Dataset, *, run: Run) -> None:
         """Put a potential around a network, with references and scale of the training set."""
@@ -234,7 +244,8 @@ def check_labels(train: Dataset, valid: Dataset, *, run: Run) -> None:
 
     Raises:
         ConfigError: a kind of label has a weight but no structure carries it.
-        TrainingError: there is nothing to train on, or validation needs unknown elements.
+        TrainingError: there is nothing to train on, a label is not finite, or validation needs
+            unknown elements.
     """
     if len(train) == 0:
         raise TrainingError("the training set is empty: check the split")
@@ -248,6 +259,8 @@ def check_labels(train: Dataset, valid: Dataset, *, run: Run) -> None:
                 f"training: {name}_weight is {weight:g}, but none of the {len(train)} training "
                 f"structures has {name} (there: {there}); set {name}_weight: 0"
             )
+    for what, part in (("training", train), ("validation", valid)):
+        _refuse_non_finite(part, what)
     if unknown := valid.elements - train.elements:
         from ase.data import chemical_symbols
 
@@ -255,6 +268,24 @@ def check_labels(train: Dataset, valid: Dataset, *, run: Run) -> None:
             f"the validation set holds {', '.join(chemical_symbols[z] for z in sorted(unknown))}, "
             f"which the training set lacks: split anew, for example by composition"
         )
+
+
+def _refuse_non_finite(dataset: Dataset, what: str) -> None:
+    """Refuse labels that are nan or infinite, by the names of their structures."""
+    for name in (one for one in TERMS if one in dataset.targets):
+        values, has_label = dataset.target(name)
+        is_finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if is_finite.all():
+            continue
+        if name == "forces":
+            owner = np.repeat(np.arange(len(dataset)), dataset.n_atoms)
+            is_finite = np.bincount(owner[~is_finite], minlength=len(dataset)) == 0
+        if len(rows := np.flatnonzero(~is_finite & has_label)):
+            raise TrainingError(
+                f"{name} is not a finite number in {len(rows)} of the {len(dataset)} {what} "
+                f"structures: {names_of(dataset, rows)}. Drop them (`epitaxy clean` writes a "
+                f"dataset without them) or correct their labels"
+            )
 
 
 @contextmanager

@@ -1,0 +1,191 @@
+"""From the places that a config names to checked data in parts for training."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from epitaxy.errors import ConfigError, ConsistencyError, DataError, SplitError
+from epitaxy.spec import Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from epitaxy.config import Config, Place
+    from epitaxy.curation.frames import FrameChecker, Rejections
+    from epitaxy.dataset import Dataset
+    from epitaxy.entry import Entry
+    from epitaxy.registry import Registry
+    from epitaxy.split import Split
+
+SAME_STRUCTURE = 1e-4  # Å: structures of two sets are one if all positions and cells agree so far
+_STRUCTURES_AT_ONCE = 10_000
+_SHOWN = 5
+
+log = logging.getLogger("epitaxy")
+
+
+def open_split(config: Config, registry: Registry) -> Split:
+    """Read the data of a config and divide them.
+
+    Raises:
+        SplitError: they cannot be divided, or a set of its own shares structures with another
+            part.
+        EpitaxyError: data cannot be read.
+    """
+    from epitaxy.split import Split, split_by_group, split_random
+
+    dataset = open_dataset(config.dataset, registry)
+    options = config.split
+    if options.file:
+        return Split.load(Path(options.file), dataset)
+    sizes = {
+        "valid": 0 if config.valid is not None else options.valid,
+        "test": 0 if config.test is not None else options.test,
+    }
+    if options.method == "group":
+        split = split_by_group(dataset, options.groups, **sizes, seed=options.seed)
+    else:
+        split = split_random(dataset, **sizes, seed=options.seed)
+    extra = {
+        name: open_dataset(place, registry)
+        for name, place in (("valid", config.valid), ("test", config.test))
+        if place is not None
+    }
+    return _with_own_sets(split, extra) if extra else split
+
+
+def _with_own_sets(split: Split, extra: Mapping[str, Dataset]) -> Split:
+    """Put sets of their own beside a split, as one dataset with three parts."""
+    from epitaxy.dataset import Dataset
+    from epitaxy.split import Split
+
+    _refuse_shared({"train": split.train, "valid": split.valid, "test": split.test, **extra}, extra)
+    parts = [split.dataset, *extra.values()]
+    joined = Dataset.from_entries(chain.from_iterable(parts), history=split.dataset.history)
+    rows = dict(split.rows)
+    start = len(split.dataset)
+    for name, part in extra.items():
+        rows[name] = np.arange(start, start + len(part))
+        start += len(part)
+    method = {**split.method, "own": sorted(extra)}
+    return Split(joined, train=rows["train"], valid=rows["valid"], test=rows["test"], method=method)
+
+
+def _refuse_shared(parts: Mapping[str, Dataset], own: Iterable[str]) -> None:
+    """Refuse a set of its own that holds structures of another part, whatever their labels."""
+    keys = {name: list(_geometry_keys(part)) for name, part in parts.items()}
+    checked: set[str] = set()
+    for name in own:
+        checked.add(name)
+        for other in [one for one in parts if one not in checked]:
+            known = set(keys[other])
+            shared = [row for row, key in enumerate(keys[name]) if key in known]
+            if shared:
+                ids = parts[name].ids
+                shown = ", ".join(ids[row] or f"row {row}" for row in shared[:_SHOWN])
+                more = f" and {len(shared) - _SHOWN:,} more" if len(shared) > _SHOWN else ""
+                raise SplitError(
+                    f"{len(shared):,} of the {len(parts[name]):,} structures of the {name} set "
+                    f"are also in the {other} part: {shown}{more}. Errors on them would say "
+                    f"nothing about new structures: take them out of one of the two, or divide "
+                    f"one dataset with `split:`"
+                )
+
+
+def _geometry_keys(dataset: Dataset) -> Iterator[bytes]:
+    """Yield a hash of elements, cell, periodicity and positions of each structure."""
+    for start in range(0, len(dataset), _STRUCTURES_AT_ONCE):
+        some = dataset.gather(np.arange(start, min(start + _STRUCTURES_AT_ONCE, len(dataset))))
+        numbers = np.asarray(some.numbers, dtype=np.uint8)
+        periodic = np.asarray(some.pbc, dtype=bool)
+        positions, cells = (
+            np.rint(np.asarray(array) / SAME_STRUCTURE).astype(np.int64)
+            for array in (some.positions, some.cells)
+        )
+        ends = np.cumsum(some.n_atoms)
+        for k, (first, end) in enumerate(zip(ends - some.n_atoms, ends, strict=True)):
+            hashed = hashlib.sha256(numbers[first:end].tobytes())
+            hashed.update(periodic[k].tobytes() + cells[k].tobytes())
+            hashed.update(positions[first:end].tobytes())
+            yield hashed.digest()[:16]
+
+
+def open_dataset(place: Place, registry: Registry) -> Dataset:
+    """Open a stored dataset, or read a source into memory with the checks of `epitaxy ingest`.
+
+    Unusable frames of a source are dropped; how many and why goes to the log and the history.
+
+    Raises:
+        ConsistencyError: labels of the source contradict each other.
+        DataError: nothing of the source is usable.
+        EpitaxyError: it cannot be read.
+    """
+    from epitaxy.dataset import Dataset
+
+    if isinstance(place, str):
+        path = Path(place)
+        if path.is_dir():
+            return Dataset.open(path)
+        if path.exists():
+            name = registry.identify(path)
+            if name is None:
+                raise ConfigError(
+                    f"dataset: no plugin knows how to read {path}; give a source as "
+                    f"{{use: name, path: {path}}} (`epitaxy plugins` lists them)"
+                )
+            place = {"use": name, "path": str(path)}
+    spec = registry.resolve("source", place)
+    return _checked(registry.build("source", place), spec)
+
+
+def _checked(source: Iterable[Entry], spec: Spec) -> Dataset:
+    """Collect the usable frames of a source and compare their labels with each other."""
+    from epitaxy.curation.consistency import check_consistency
+    from epitaxy.curation.frames import FrameChecker, FrameChecks, Rejections
+    from epitaxy.dataset import Dataset
+
+    checks, rejections = FrameChecks(), Rejections()
+    dataset = Dataset.from_entries(_usable(source, FrameChecker(checks), rejections))
+    what = str(spec.options.get("path") or spec.use)
+    for line in rejections.lines():
+        log.warning("%s: %s", what, line)
+    if not len(dataset):
+        reasons = "; ".join(rejections.lines()) or "the source has no frames"
+        raise DataError(
+            f"{what}: nothing is left to train on: {reasons}. Where another check is wanted, "
+            f"write a dataset with `epitaxy ingest` and train from that"
+        )
+    report = check_consistency(dataset)
+    if report.inconsistent:
+        raise ConsistencyError(
+            f"{what}: {report.message()}\n  These are options of `epitaxy ingest`: write a dataset "
+            f"with it and train from that"
+        )
+    step = {
+        "operation": "read",
+        "source": spec.to_config(),
+        "checks": asdict(checks),
+        **rejections.step(),
+    }
+    return dataset.with_history(step).with_history(report.step())
+
+
+def _usable(
+    source: Iterable[Entry], checker: FrameChecker, rejections: Rejections
+) -> Iterator[Entry]:
+    for entry in source:
+        name = entry.id or f"frame {rejections.n_seen}"
+        rejections.n_seen += 1
+        reason = checker.reason_against(entry)
+        if reason is None:
+            yield entry
+        else:
+            rejections.add(reason, name)
