@@ -9,8 +9,6 @@ A verdict is given only where the line explains the energies; otherwise it is "c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
 
 import numpy as np
 
@@ -21,11 +19,12 @@ from epitaxy.curation.conventions import (
     STRESS_UNITS,
     Conventions,
 )
+from epitaxy.curation.findings import ConsistencyReport, Finding, Label
 from epitaxy.curation.lines import Line, fit_line, huber_weights
+from epitaxy.curation.mixtures import mixed_energies, odd_forces, placeholder
 from epitaxy.curation.pairs import Pairs, find_pairs, sample_rows
 from epitaxy.dataset import Dataset
 from epitaxy.entry import Method
-from epitaxy.errors import ConsistencyError
 
 MIN_PAIRS = 8
 MIN_FRAMES = 6
@@ -37,98 +36,7 @@ _OURS = Conventions()
 _RARE = 0.3  # added to the misfit of units that hardly anybody uses when causes are ranked
 _RARE_UNITS = ("meV/Å", "eV/nm", "kJ/mol/nm", "meV", "J", "meV/Å^3", "Pa", "bar", "MPa")
 
-Label = Literal["energy", "forces", "stress"]
 _DERIVED: tuple[Label, ...] = ("forces", "stress")
-Verdict = Literal["consistent", "inconsistent", "cannot tell"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What the pairs say about one label.
-
-    Attributes:
-        label: which label is judged.
-        verdict: "consistent", "inconsistent" or "cannot tell".
-        cause: what is wrong or why nothing can be said.
-        remedy: conventions that would mend it.
-        slope: of the energy differences against what this label says of them; 1 is right.
-        slope_error: its standard error.
-        explained: part of the squared energy differences that the line explains.
-        n_pairs: pairs of frames used.
-    """
-
-    label: Label
-    verdict: Verdict
-    cause: str = ""
-    remedy: Conventions = _OURS
-    slope: float | None = None
-    slope_error: float | None = None
-    explained: float | None = None
-    n_pairs: int = 0
-
-    def __str__(self) -> str:
-        said = f"{self.label}: {self.verdict}"
-        if self.cause:
-            said += f": {self.cause}"
-        if self.slope is not None:
-            said += (
-                f" [slope {self.slope:.4g} ± {self.slope_error or 0:.1g}, explains "
-                f"{self.explained or 0:.1%}, {self.n_pairs} pairs]"
-            )
-        return said
-
-
-@dataclass(frozen=True, slots=True)
-class ConsistencyReport:
-    """All findings of one set."""
-
-    findings: tuple[Finding, ...]
-
-    @property
-    def inconsistent(self) -> tuple[Finding, ...]:
-        """Findings that say that something is wrong."""
-        return tuple(f for f in self.findings if f.verdict == "inconsistent")
-
-    @property
-    def remedy(self) -> Conventions:
-        """Conventions that would mend all that is wrong."""
-        merged = Conventions()
-        for finding in self.inconsistent:
-            merged = merged.merged(finding.remedy)
-        return merged
-
-    def message(self) -> str:
-        """Return what is wrong and what to do, for a person."""
-        lines = ["labels contradict each other:"]
-        lines += [f"  {finding}" for finding in self.inconsistent]
-        if flags := self.remedy.flags():
-            lines.append(f"  if that is so, ingest again with: {flags}")
-        lines.append(
-            "  to keep the labels as they are: --on-inconsistent warn (or --no-consistency-check)"
-        )
-        return "\n".join(lines)
-
-    def raise_if_inconsistent(self) -> None:
-        """Raise what is wrong.
-
-        Raises:
-            ConsistencyError: a finding is "inconsistent"; the message has culprit and remedy.
-        """
-        if self.inconsistent:
-            raise ConsistencyError(self.message())
-
-    def step(self) -> dict[str, Any]:
-        """Return what the history of a dataset keeps."""
-        return {
-            "operation": "consistency check",
-            "findings": [
-                {
-                    **{k: v for k, v in asdict(finding).items() if k != "remedy" and v is not None},
-                    **({"remedy": finding.remedy.changes} if finding.remedy.changes else {}),
-                }
-                for finding in self.findings
-            ],
-        }
 
 
 def check_consistency(dataset: Dataset) -> ConsistencyReport:
@@ -143,14 +51,24 @@ def check_consistency(dataset: Dataset) -> ConsistencyReport:
         )
     findings: list[Finding] = []
     pairs = find_pairs(dataset)
+    if (mixed := mixed_energies(dataset)) is not None:
+        # Nothing can be compared with such energies.
+        empty = (placeholder(dataset, name, pairs) for name in labels)
+        return ConsistencyReport((mixed, *(found for found in empty if found is not None)))
     by_size = energy_against_size(dataset)
     energy_factor = np.ones(len(pairs))
     if by_size is not None and by_size.verdict == "inconsistent":
         findings.append(by_size)
         energy_factor = pairs.n_atoms.astype(float)
     force_factor = 1.0
+    for name in list(labels):
+        if (empty_label := placeholder(dataset, name, pairs)) is not None:
+            findings.append(empty_label)
+            labels.remove(name)
     if "forces" in labels:
         found = _judge_forces(pairs, energy_factor)
+        if found.verdict != "inconsistent" and not findings:
+            found = _judge_frames(dataset, pairs) or found
         findings.append(found)
         if found.verdict == "inconsistent":
             energy_factor = energy_factor * _energy_factor(found.remedy, pairs.n_atoms)
@@ -240,6 +158,12 @@ def _judge_forces(pairs: Pairs, energy_factor: np.ndarray) -> Finding:
         return Finding(label="forces", verdict="cannot tell", cause=cause, **line.facts())
     label: Label = "energy" if remedy.energy_per_atom or remedy.energy_unit != "eV" else "forces"
     return Finding(label=label, verdict="inconsistent", cause=cause, remedy=remedy, **line.facts())
+
+
+def _judge_frames(dataset: Dataset, pairs: Pairs) -> Finding | None:
+    """Judge the forces of every frame by its own pairs, trusting the stored stress."""
+    used = pairs[pairs.has_forces & (pairs.displacement > 1e-4) & pairs.is_complete]
+    return odd_forces(dataset, used, used.energy - _work(used, "ase", False))
 
 
 def _strain_energy(pairs: Pairs, energy: np.ndarray) -> np.ndarray:

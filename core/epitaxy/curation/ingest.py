@@ -9,8 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from epitaxy.curation.consistency import ConsistencyReport, check_consistency
+from epitaxy.curation.consistency import check_consistency
 from epitaxy.curation.conventions import Conventions
+from epitaxy.curation.findings import ConsistencyReport
 from epitaxy.curation.frames import FrameChecker, FrameChecks, Rejections
 from epitaxy.dataset import Dataset
 from epitaxy.entry import Entry
@@ -106,6 +107,7 @@ def ingest(
                 consistency.raise_if_inconsistent()
             elif consistency.inconsistent:
                 warnings.append(consistency.message())
+            warnings += consistency.doubts
         writer.record(
             {
                 "operation": "ingest",
@@ -165,6 +167,7 @@ def clean(
             consistency.raise_if_inconsistent()
         elif consistency.inconsistent:
             warnings.append(consistency.message())
+        warnings += consistency.doubts
     with Writer(path, overwrite=overwrite) as writer:
         writer.extend(view)
         for step in dataset.history:

@@ -43,6 +43,7 @@ class Pairs:
         has_stress: (n,) bool, both ends have a stress.
         displacement: (n,) Å, root mean square over the atoms at fixed cell.
         largest_strain: (n,) largest component of the strain.
+        end_work: (n, 2) eV, the two ends' parts of `force_work`.
         rotated: (n,) bool, whether one end had to be turned onto the other.
     """
 
@@ -57,6 +58,7 @@ class Pairs:
     has_stress: np.ndarray
     displacement: np.ndarray
     largest_strain: np.ndarray
+    end_work: np.ndarray
     rotated: np.ndarray
 
     def __len__(self) -> int:
@@ -113,6 +115,7 @@ def find_pairs(dataset: Dataset) -> Pairs:
         made += _pairs_of(group)
     if not made:
         shapes = {"rows": (0, 2), "stress": (0, 2, 6), "strain": (0, 2, 6), "volume": (0, 2)}
+        shapes["end_work"] = (0, 2)
         flags = ("has_forces", "has_stress", "rotated")
         return Pairs(
             *(
@@ -220,12 +223,10 @@ def _pair(first: _Frame, second: _Frame) -> tuple[object, ...]:
     strains = [_voigt_strain(np.linalg.solve(cell, change)) for cell in (cell_i, cell_j)]
     volumes = [abs(np.linalg.det(cell)) for cell in (cell_i, cell_j)]
     has_forces = first.forces is not None and second.forces is not None
-    work = 0.0
+    work = np.zeros(2)
     if first.forces is not None and second.forces is not None:
-        work = -0.5 * float(
-            (first.forces * (step @ cell_i)).sum()
-            + ((second.forces @ turn) * (step @ cell_j)).sum()
-        )
+        work[0] = -0.5 * (first.forces * (step @ cell_i)).sum()
+        work[1] = -0.5 * ((second.forces @ turn) * (step @ cell_j)).sum()
     rotated = bool(np.abs(turn - np.eye(3)).max() > 1e-6)
     stress = np.zeros((2, 6))
     # The order of a stress that would have to be turned is unknown here, so it is not used.
@@ -237,7 +238,7 @@ def _pair(first: _Frame, second: _Frame) -> tuple[object, ...]:
         (first.row, second.row),
         len(first.numbers),
         second.energy - first.energy,
-        work,
+        float(work.sum()),
         has_forces,
         stress,
         np.array(strains),
@@ -245,6 +246,7 @@ def _pair(first: _Frame, second: _Frame) -> tuple[object, ...]:
         has_stress,
         displacement,
         float(np.abs(strains[0]).max()) if first.periodic else 0.0,
+        work,
         rotated,
     )
 

@@ -1,0 +1,215 @@
+"""Sets in which only some frames are wrong: other units, another sign, placeholders.
+
+A line through all pairs cannot see them, or sees nothing at all. Here every frame is judged
+by its own pairs: which factor on its forces explains the energies, given what is believed of
+the frames at the other ends. Frames are changed one at a time, the most convincing first, so
+a minority is found against the majority.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from epitaxy.curation.conventions import ENERGY_UNITS, FORCE_UNITS
+from epitaxy.curation.findings import Finding, Label
+from epitaxy.curation.pairs import Pairs, sample_rows
+from epitaxy.dataset import Dataset
+from epitaxy.entry import Method
+
+_SHOWN = 5  # frames named in a message
+_MIN_FRAMES = 6  # of one composition, or zeros
+_MIN_VOTES = 2  # pairs that a frame needs before it is called wrong
+_MIN_GAP = 3.0  # ratio between energies that are no longer one cluster
+_MAX_SPREAD = 1.5  # largest by smallest energy of one cluster
+_UNIT_MATCH = 0.06  # relative distance within which a ratio is that of a unit
+
+_FORCE_FACTORS: Mapping[str, float] = {
+    "have the wrong sign": -1.0,
+    **{
+        f"look like {unit}": FORCE_UNITS[unit]
+        for unit in ("eV/Bohr", "Hartree/Bohr", "Ry/Bohr", "kcal/mol/Å", "kJ/mol/Å")
+    },
+}
+
+
+def mixed_energies(dataset: Dataset) -> Finding | None:
+    """Find frames whose energies are in another unit, or of another sign, than the others'.
+
+    Compared are frames of exactly the same composition: their energies form clusters whose
+    ratio is that of two units.
+    """
+    rows = sample_rows(len(dataset))
+    sample = dataset[rows]
+    energy, has_energy = sample.target("energy")
+    groups: dict[tuple[bytes, Method], list[int]] = {}
+    for i in has_energy.nonzero()[0]:
+        numbers = np.sort(np.asarray(sample[int(i)].numbers))
+        if len(numbers) > 1:
+            groups.setdefault((numbers.tobytes(), sample.method(int(i))), []).append(int(i))
+    wrong: dict[str, list[int]] = {}
+    n_compared = 0
+    for members in groups.values():
+        if len(members) < _MIN_FRAMES:
+            continue
+        n_compared += len(members)
+        n_atoms = int(sample.n_atoms[members[0]])
+        for what, odd in _odd_energies(energy[members], n_atoms).items():
+            wrong.setdefault(what, []).extend(members[k] for k in odd)
+    if not wrong:
+        return None
+    causes = [
+        f"{len(odd)} of {n_compared} frames {what} ({_names(sample, odd)})"
+        for what, odd in wrong.items()
+    ]
+    return Finding(
+        label="energy",
+        verdict="inconsistent",
+        cause="mixed energies: "
+        + "; ".join(causes)
+        + "; convert these frames or ingest each part with its own unit",
+    )
+
+
+def _odd_energies(energy: np.ndarray, n_atoms: int) -> dict[str, np.ndarray]:
+    """Return what is wrong with which of the energies of one composition."""
+    if (energy == 0).any():
+        return {}
+    size = np.abs(energy)
+    order = np.argsort(size)
+    cuts = (np.diff(np.log(size[order])) > np.log(_MIN_GAP)).nonzero()[0] + 1
+    clusters = np.split(order, cuts)
+    if any(size[c].max() > _MAX_SPREAD * size[c].min() for c in clusters):
+        return {}
+    found: dict[str, np.ndarray] = {}
+    if len(clusters) == 1:
+        negative = energy < 0
+        minority = negative if negative.sum() * 2 < len(energy) else ~negative
+        return {"have the wrong sign": minority.nonzero()[0]} if minority.any() else {}
+    if (energy > 0).any() and (energy < 0).any():
+        return {}
+    largest = max(clusters, key=len)
+    for cluster in clusters:
+        if cluster is largest:
+            continue
+        pair = (cluster, largest)
+        low, high = sorted(pair, key=lambda c: float(np.median(size[c])))
+        ratio = float(np.median(size[high]) / np.median(size[low]))
+        ranked = sorted(
+            (abs(np.log(ratio / max(value, 1 / value))), unit, value > 1)
+            for unit, value in ENERGY_UNITS.items()
+            if value != 1
+        )
+        misfit, unit, is_large = ranked[0]
+        if abs(np.log(ratio / n_atoms)) < min(misfit, _UNIT_MATCH):
+            found["are per atom, the others of the whole structure"] = low
+        elif misfit < _UNIT_MATCH:
+            # A large unit makes small numbers.
+            found[f"look like {unit}, the others like eV (mixed units)"] = low if is_large else high
+    return found
+
+
+def placeholder(dataset: Dataset, label: Label, pairs: Pairs) -> Finding | None:
+    """Find a label that is exactly zero in every frame although the structures differ."""
+    if label not in dataset.targets:
+        return None
+    sample = dataset[sample_rows(len(dataset))]
+    values, mask = sample.target(label)
+    if values.any() or not mask.any():
+        return None
+    if label == "forces":
+        # Symmetry alone makes all forces vanish in a crystal that was only strained.
+        moved = pairs.has_forces & (pairs.displacement > 1e-2)
+        speaks = moved & (np.abs(pairs.energy) > 1e-3 * pairs.scale)
+        if not speaks.any():
+            return None
+    elif mask.sum() < _MIN_FRAMES:
+        return None
+    return Finding(
+        label=label,
+        verdict="inconsistent",
+        cause=f"exactly zero in all {int(mask.sum())} frames although the structures differ: "
+        f"a placeholder, no {label}; leave the label out of the file",
+    )
+
+
+def odd_forces(dataset: Dataset, pairs: Pairs, energy: np.ndarray) -> Finding | None:
+    """Find frames whose forces have another sign or unit than those of the other frames.
+
+    Args:
+        dataset: that the pairs were found in.
+        pairs: those whose energy differences forces (and stress) should explain.
+        energy: (n,) eV, the energy differences less what the stress explains.
+    """
+    rows, ends = np.unique(pairs.rows.astype(np.int64), return_inverse=True)
+    if not len(rows):
+        return None
+    ends = ends.reshape(-1, 2)
+    choice, before, after, votes = _best_factors(ends, pairs.end_work, energy, len(rows))
+    bad = (choice > 0) & (votes >= _MIN_VOTES) & (before > 0.4) & (after < 0.15)
+    bad &= after < 0.3 * before
+    trusted = np.ones(len(rows), dtype=bool)
+    trusted[bad] = False
+    good = (votes >= _MIN_VOTES) & trusted
+    if not bad.any() or 2 * bad.sum() > len(rows) or np.median(after[good | bad]) > 0.15:
+        return None
+    words = list(_FORCE_FACTORS)
+    causes = [
+        f"in {int(these.sum())} of {len(rows)} frames they {what} "
+        f"({_names(dataset, rows[these].tolist())})"
+        for k, what in enumerate(words, start=1)
+        if (these := bad & (choice == k)).any()
+    ]
+    return Finding(
+        label="forces",
+        verdict="inconsistent",
+        cause="some frames differ from the rest: " + "; ".join(causes) + "; mend or drop these",
+        n_pairs=len(pairs),
+    )
+
+
+def _best_factors(
+    ends: np.ndarray, work: np.ndarray, energy: np.ndarray, n: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return for n frames the best factor (0 is none), misfit before and after, and votes."""
+    factors = np.array([1.0, *_FORCE_FACTORS.values()])
+    choice = np.zeros(n, dtype=np.int64)
+
+    def misfits(parts: np.ndarray) -> np.ndarray:
+        size = np.abs(energy) + np.abs(parts).sum(axis=-1) + 1e-6
+        return np.asarray(np.abs(energy - parts.sum(axis=-1)) / size)
+
+    def per_frame() -> np.ndarray:
+        """(n factors, n) sum of the misfits of a frame's pairs were its factor another."""
+        now = work * factors[choice[ends]]
+        sums = np.zeros((len(factors), n))
+        for k, factor in enumerate(factors):
+            for side in (0, 1):
+                parts = now.copy()
+                parts[:, side] = work[:, side] * factor
+                np.add.at(sums[k], ends[:, side], np.where(heard[:, side], misfits(parts), 0.0))
+        return sums
+
+    # A frame is heard in a pair only if its forces do a good part of the work in it.
+    heard = np.abs(work) > 0.15 * (np.abs(energy) + np.abs(work).sum(axis=1))[:, None]
+    votes = np.zeros(n)
+    np.add.at(votes, ends, heard.astype(float))
+    frames = np.arange(n)
+    for _ in range(2 * n):
+        sums = per_frame()
+        gain = sums[choice, frames] - sums.min(axis=0)
+        # Half a misfit per pair is needed: noise does not bring it.
+        gain[gain < 0.25 * np.maximum(votes, 1)] = 0
+        best = int(np.argmax(gain))
+        if gain[best] <= 0:
+            break
+        choice[best] = int(np.argmin(sums[:, best]))
+    sums = per_frame()
+    many = np.maximum(votes, 1)
+    return choice, sums[0] / many, sums[choice, frames] / many, votes
+
+
+def _names(dataset: Dataset, rows: list[int]) -> str:
+    shown = ", ".join(dataset.ids[int(i)] or f"row {i}" for i in rows[:_SHOWN])
+    return shown if len(rows) <= _SHOWN else f"{shown} and {len(rows) - _SHOWN} more"
