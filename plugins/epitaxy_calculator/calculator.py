@@ -23,6 +23,7 @@ from epitaxy_calculator.members import Members, load_members
 from epitaxy_calculator.skin import VerletList
 from epitaxy_calculator.structure import (
     SMALLEST_DISTANCE,
+    check_apart,
     check_distances,
     check_positions,
     check_structure,
@@ -233,7 +234,11 @@ class PotentialCalculator(Calculator):
         return self._frame
 
     def _graph(self, atoms: Atoms, frame: Frame) -> GraphBatch:
-        edges = self._list.edges(atoms.positions, frame.key[1], frame.key[2])
+        try:
+            edges = self._list.edges(atoms.positions, frame.key[1], frame.key[2])
+        except StructureError:
+            check_apart(atoms, name="structure")
+            raise
         check_distances(edges.centers, edges.neighbors, edges.squared_distances)
         device = self.members.device
         return GraphBatch(
@@ -266,7 +271,9 @@ class PotentialCalculator(Calculator):
             name: copy.copy(value) for name, value in self.results.items() if name.endswith("_std")
         }
 
-    def predict(self, structures: Sequence[Atoms]) -> list[dict[str, Any]]:
+    def predict(
+        self, structures: Sequence[Atoms], *, names: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
         """Return the results of many structures, several at a time; order is kept.
 
         Nothing is cached and no calculator needs to be attached. Small structures run several
@@ -274,29 +281,40 @@ class PotentialCalculator(Calculator):
 
         Args:
             structures: any mixture of cells, molecules, slabs and elements.
+            names: how an error calls each structure; "structure 0" and so on if empty.
 
         Returns:
             For each structure what ASE's `results` would hold; "stress" only where it is
             periodic in three directions.
 
         Raises:
-            StructureError: naming the index of the first structure that is refused.
+            StructureError: naming the first structure that is refused.
         """
-        for index, atoms in enumerate(structures):
-            self.check(atoms, name=f"structure {index}")
+        names = names or [f"structure {index}" for index in range(len(structures))]
+        for atoms, name in zip(structures, names, strict=True):
+            self.check(atoms, name=name)
         predicted: list[dict[str, Any]] = []
         for batch in self._batches(structures):
-            predicted += self._predict_batch(batch, first=len(predicted))
+            first = len(predicted)
+            predicted += self._predict_batch(batch, names=names[first : first + len(batch)])
         return predicted
 
-    def _predict_batch(self, batch: Sequence[Atoms], *, first: int) -> list[dict[str, Any]]:
+    def _predict_batch(
+        self, batch: Sequence[Atoms], *, names: Sequence[str]
+    ) -> list[dict[str, Any]]:
         members = self.members
-        graph = build_batch_from_atoms(
-            batch, cutoff=members.cutoff, dtype=members.dtype, device=members.device
-        )
+        try:
+            graph = build_batch_from_atoms(
+                batch, cutoff=members.cutoff, dtype=members.dtype, device=members.device
+            )
+        except StructureError:
+            for atoms, name in zip(batch, names, strict=True):
+                check_apart(atoms, name=name)
+            raise
         squared = (graph.vectors * graph.vectors).sum(dim=1)
         if len(squared) and float(squared.min()) < SMALLEST_DISTANCE**2:
-            self._name_the_collision(batch, first=first)
+            for atoms, name in zip(batch, names, strict=True):
+                check_apart(atoms, name=name)
         bulk = [bool(atoms.pbc.all()) for atoms in batch]
         answers = evaluate(members.potentials, graph, stress=any(bulk))
         ends = np.cumsum([len(atoms) for atoms in batch]).tolist()
@@ -304,18 +322,6 @@ class PotentialCalculator(Calculator):
             results_of(answers, index, slice(end - len(atoms), end), stress=is_bulk)
             for index, (atoms, end, is_bulk) in enumerate(zip(batch, ends, bulk, strict=True))
         ]
-
-    def _name_the_collision(self, batch: Sequence[Atoms], *, first: int) -> None:
-        for index, atoms in enumerate(batch):
-            edges = VerletList(self.members.cutoff, skin=0.0).edges(
-                atoms.positions, atoms.cell.array, atoms.pbc
-            )
-            check_distances(
-                edges.centers,
-                edges.neighbors,
-                edges.squared_distances,
-                name=f"structure {first + index}",
-            )
 
     def _batches(self, structures: Sequence[Atoms]) -> Iterator[Sequence[Atoms]]:
         start, n_edges = 0, 0.0

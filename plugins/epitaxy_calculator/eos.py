@@ -59,8 +59,7 @@ def run(args: Namespace) -> int:
             f"an equation of state needs a structure that is periodic in three directions; "
             f"{args.file} has pbc={atoms.pbc.tolist()}"
         )
-    atoms.calc = inputs.load_calculator(args)
-    atoms.get_forces()  # refuses a structure before anything is written
+    inputs.attach(atoms, inputs.load_calculator(args), path=args.file, index=args.index)
     folder = inputs.make_folder(args.output)
     watch = UncertaintyWatch(args.threshold)
     members: list[Any] = []

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epitaxy.errors import ConfigError, DataError, EpitaxyError
+from epitaxy.errors import ConfigError, DataError, EpitaxyError, StructureError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -111,11 +111,33 @@ def read_structure(path: Path, *, index: int = -1) -> Atoms:
     try:
         atoms = read(path, index=index)
     except Exception as error:
+        n_frames = _count_frames(path)
+        if n_frames and not -n_frames <= index < n_frames:
+            allowed = "0" if n_frames == 1 else f"0 to {n_frames - 1}"
+            raise DataError(
+                f"{path} has {n_frames} frame{'s' * (n_frames > 1)}; there is no frame {index}, "
+                f"give --index {allowed}"
+            ) from error
         raise DataError(f"{path}, frame {index}: ASE cannot read it ({_reason(error)})") from error
     if not isinstance(atoms, Atoms):
         raise DataError(f"{path}, frame {index}: not one structure but a {type(atoms).__name__}")
     atoms.calc = None
     return atoms
+
+
+def attach(atoms: Atoms, calculator: PotentialCalculator, *, path: Path, index: int) -> None:
+    """Attach the calculator and evaluate the structure once, before anything is written.
+
+    Raises:
+        StructureError: it is refused; the message names file and frame.
+    """
+    calculator.check(atoms, name=f"{path}, frame {index}")
+    atoms.calc = calculator
+    try:
+        atoms.get_forces()
+    except StructureError as error:
+        text = str(error).removeprefix("structure").removeprefix(":").strip()
+        raise StructureError(f"{path}, frame {index}: {text}") from error
 
 
 def read_frames(path: Path) -> Iterator[Atoms]:
@@ -141,6 +163,16 @@ def read_frames(path: Path) -> Iterator[Atoms]:
         ) from error
     if not n_frames:
         raise DataError(f"{path} holds no structure")
+
+
+def _count_frames(path: Path) -> int:
+    """Return how many frames a file holds, 0 if it cannot be read to its end."""
+    from ase.io import iread
+
+    try:
+        return sum(1 for _ in iread(path, index=":"))
+    except Exception:
+        return 0
 
 
 def _check_file(path: Path) -> None:

@@ -63,6 +63,11 @@ def run(args: Namespace) -> int:
     from epitaxy_calculator.recording import Recording, UncertaintyWatch
     from epitaxy_calculator.steps import Steps
 
+    if args.ensemble != "nve" and args.temperature == 0:
+        raise ConfigError(
+            f"--temperature 0 with --ensemble {args.ensemble}: a thermostat needs a temperature "
+            f"above 0 K; use `epitaxy relax` for the minimum, or --ensemble nve"
+        )
     inputs.check_files(args.output, sources=[args.file], names=NAMES, overwrite=args.overwrite)
     atoms = inputs.read_structure(args.file, index=args.index) * tuple(args.repeat)
     if args.ensemble == "npt" and not atoms.pbc.all():
@@ -70,13 +75,16 @@ def run(args: Namespace) -> int:
             f"npt needs a structure that is periodic in three directions; {args.file} has "
             f"pbc={atoms.pbc.tolist()}: use nvt"
         )
-    atoms.calc = inputs.load_calculator(args)
-    atoms.get_forces()  # refuses a structure before anything is written
+    inputs.attach(atoms, inputs.load_calculator(args), path=args.file, index=args.index)
     rng = np.random.default_rng(args.seed)
     if np.any(atoms.get_momenta()):
         print(f"velocities from {args.file} ({atoms.get_temperature():.0f} K)")
     else:
         draw_velocities(atoms, temperature=args.temperature, rng=rng)
+    try:
+        dynamics = _dynamics(atoms, args, rng)
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigError(f"{args.file}: no {args.ensemble} of this structure: {error}") from error
     folder = inputs.make_folder(args.output)
     inputs.remove_results(folder, names=NAMES)
     watch = UncertaintyWatch(args.threshold)
@@ -86,7 +94,7 @@ def run(args: Namespace) -> int:
         try:
             # A run that blows up overflows first; its positions are then refused by name.
             with np.errstate(over="ignore", invalid="ignore"):
-                _run(_dynamics(atoms, args, rng), atoms, args, recording, steps, watch)
+                _run(dynamics, atoms, args, recording, steps, watch)
         except KeyboardInterrupt:
             stopped = "interrupted"
         except StructureError as error:

@@ -133,16 +133,16 @@ def _results(
     """Return the results of the usable frames, together, and why the others are not."""
     from epitaxy.errors import StructureError
 
+    names = [f"{path}, frame {index}" for index, _ in frames]
     try:
-        found = calculator.predict([atoms for _, atoms in frames])
+        found = calculator.predict([atoms for _, atoms in frames], names=names)
         return list(zip(frames, found, strict=True)), []
     except StructureError:
-        pass  # found one by one below, with the name of its file and frame
+        pass  # found one by one below
     predicted, refused = [], []
-    for index, atoms in frames:
+    for (index, atoms), name in zip(frames, names, strict=True):
         try:
-            calculator.check(atoms, name=f"{path}, frame {index}")
-            predicted.append(((index, atoms), calculator.predict([atoms])[0]))
+            predicted.append(((index, atoms), calculator.predict([atoms], names=[name])[0]))
         except StructureError as error:
-            refused.append(str(error).replace("structure 0", f"{path}, frame {index}"))
+            refused.append(str(error))
     return predicted, refused

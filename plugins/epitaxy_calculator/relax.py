@@ -49,8 +49,7 @@ def run(args: Namespace) -> int:
             f"--cell needs a structure that is periodic in three directions; {args.file} has "
             f"pbc={atoms.pbc.tolist()}"
         )
-    atoms.calc = inputs.load_calculator(args)
-    atoms.get_forces()  # refuses a structure before anything is written
+    inputs.attach(atoms, inputs.load_calculator(args), path=args.file, index=args.index)
     folder = inputs.make_folder(args.output)
     inputs.remove_results(folder, names=NAMES)
     watch = UncertaintyWatch(args.threshold)

@@ -101,6 +101,18 @@ def check_distances(
         )
 
 
+def check_apart(atoms: Atoms, *, name: str) -> None:
+    """Check that no two atoms of a structure sit on each other, exactly or nearly.
+
+    Raises:
+        StructureError: naming the two atoms and their distance.
+    """
+    from ase.neighborlist import neighbor_list
+
+    centers, neighbors, distances = neighbor_list("ijd", atoms, SMALLEST_DISTANCE)
+    check_distances(centers, neighbors, distances**2, name=name)
+
+
 def volume_ratio(vectors: np.ndarray) -> float:
     """Length, area or volume spanned by (k, 3) vectors over the product of their lengths."""
     if len(vectors) == 3:

@@ -149,7 +149,7 @@ def test_positions_that_are_not_finite_are_refused_with_the_atom():
 
 
 def test_two_atoms_on_one_place_are_refused():
-    with pytest.raises(StructureError, match="two atoms are closer"):
+    with pytest.raises(StructureError, match="two atoms sit at the same place"):
         neighbor_list(np.zeros((2, 3)), np.eye(3) * 5, ALWAYS, 3.0)
 
 

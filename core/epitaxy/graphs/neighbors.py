@@ -255,6 +255,5 @@ def check_apart(n_coincident: int, n_atoms: int) -> None:
     """Raise `StructureError` if more candidates have no length than there are atoms."""
     if n_coincident > n_atoms:
         raise StructureError(
-            f"two atoms are closer than {BOUNDARY} Å (or an atom and its own image): "
-            f"remove the duplicate"
+            "two atoms sit at the same place (or an atom and its own image): remove the duplicate"
         )

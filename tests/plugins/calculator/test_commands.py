@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from epitaxy.cli import main
@@ -450,3 +451,90 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_relaxation(
     assert "relax.extxyz is complete" in said
     frames = read(out / "relax.extxyz", index=":")
     assert len(frames) == len(table(out / "relax.csv")) > 1
+
+
+def two_at_one_place() -> Atoms:
+    atoms = rattled_silicon()
+    atoms.positions[5] = atoms.positions[2]
+    return atoms
+
+
+@pytest.mark.parametrize("name", ["predict", "relax", "md", "eos"])
+@pytest.mark.parametrize("distance", [0.0, 0.005])
+def test_atoms_at_one_place_are_named_with_file_and_frame(
+    pair, tmp_path: Path, name: str, distance: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair(1.0)
+    atoms = two_at_one_place()
+    atoms.positions[5, 2] += distance
+    write(tmp_path / "twice.traj", [rattled_silicon(), rattled_silicon(seed=1), atoms])
+    verb(name, "any", tmp_path / "twice.traj", "-o", tmp_path / "out")
+    said = capsys.readouterr().err
+    frame = 2 if name == "predict" else -1
+    assert f"twice.traj, frame {frame}: atoms 2 and 5 are {distance:.2g} Å apart" in said
+    assert "smallest distance allowed is 0.01 Å" in said
+    assert "1e-08" not in said
+
+
+def test_the_calculator_names_atoms_at_one_place() -> None:
+    calculator = PotentialCalculator(pair_potential())
+    with pytest.raises(EpitaxyError, match="atoms 2 and 5 are 0 Å apart"):
+        calculator.calculate(two_at_one_place())
+    with pytest.raises(EpitaxyError, match="structure 1: atoms 2 and 5 are 0 Å apart"):
+        calculator.predict([rattled_silicon(), two_at_one_place()])
+
+
+@pytest.mark.parametrize(
+    ("name", "n_frames", "message"),
+    [
+        ("POSCAR", 1, "POSCAR has 1 frame; there is no frame 7, give --index 0"),
+        ("si.xyz", 3, "si.xyz has 3 frames; there is no frame 7, give --index 0 to 2"),
+    ],
+)
+def test_a_frame_that_is_not_there_is_refused_with_the_number_of_frames(
+    pair,
+    tmp_path: Path,
+    name: str,
+    n_frames: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pair(1.0)
+    frames = [rattled_silicon(seed=k) for k in range(n_frames)]
+    write(tmp_path / name, frames if n_frames > 1 else frames[0])
+    assert verb("md", "any", tmp_path / name, "--index", 7, "-o", tmp_path / "out") == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options", [("--ensemble", "nvt"), ("--ensemble", "npt"), ("--thermostat", "langevin")]
+)
+def test_a_thermostat_at_zero_kelvin_is_refused_before_anything_is_written(
+    pair, silicon: Path, tmp_path: Path, options: tuple, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair(1.0)
+    out = tmp_path / "out"
+    arguments = ("--temperature", 0, "--steps", 5, *options, "-o", out)
+    assert verb("md", "any", silicon, *arguments) == 2
+    assert "above 0 K" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_nve_starts_from_zero_kelvin(pair, silicon: Path, tmp_path: Path) -> None:
+    pair(1.0)
+    out = tmp_path / "out"
+    arguments = ("--temperature", 0, "--steps", 5, "--ensemble", "nve", "-o", out)
+    assert verb("md", "any", silicon, *arguments) == 0
+    assert float(table(out / "md.csv")[0]["temperature_K"]) == 0
+
+
+def test_atoms_that_cannot_move_have_no_dynamics(
+    pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair(1.0)
+    atoms = rattled_silicon()
+    atoms.set_constraint(FixAtoms(range(len(atoms))))
+    write(tmp_path / "fixed.traj", atoms)
+    assert verb("md", "any", tmp_path / "fixed.traj", "-o", tmp_path / "out") == 2
+    assert "fixed.traj" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
