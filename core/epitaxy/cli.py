@@ -108,6 +108,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _stdout_is_open():
             raise
         return 141  # what a shell reports for a program ended by SIGPIPE
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # how a console of rich ends
+            return 141
+        raise
     except ModuleNotFoundError as error:
         if not (command := _pip_command(error.name or "")):
             raise
@@ -195,12 +199,17 @@ def _stdout_is_open() -> bool:
 
 
 def _pip_command(module: str) -> str:
-    """Return how to install a package that one of our own extras lists, else ""."""
+    """Return how to install a package: with the smallest of our extras that has it, else ""."""
     from importlib.metadata import requires
 
+    packages: dict[str, list[str]] = {}  # of each extra
     for requirement in requires("epitaxy") or ():
         package = re.match(r"[\w.-]+", requirement)
         extra = re.search(r"extra\s*==\s*['\"]([\w.-]+)['\"]", requirement)
-        if package and extra and package[0].lower() == module.partition(".")[0].lower():
-            return f"pip install 'epitaxy[{extra[1]}]'"
-    return ""
+        if package and extra:
+            packages.setdefault(extra[1], []).append(package[0].lower())
+    wanted = module.partition(".")[0].lower()
+    fitting = [extra for extra, names in packages.items() if wanted in names]
+    if not fitting:
+        return ""
+    return f"pip install 'epitaxy[{min(fitting, key=lambda extra: len(packages[extra]))}]'"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from epitaxy import Component, hookimpl
 
 _NEEDS = ("torch", "pymatgen", "safetensors")
+_VERB_NEEDS = (*_NEEDS, "matplotlib")  # found missing before the work, not after it
 
 
 @hookimpl
@@ -29,28 +30,28 @@ def provide_commands() -> list[Component]:
             name="relax",
             target="epitaxy_calculator.relax",
             summary="relax atoms, and the cell if asked",
-            needs=_NEEDS,
+            needs=_VERB_NEEDS,
             extra="calculator",
         ),
         Component(
             name="md",
             target="epitaxy_calculator.md",
             summary="run molecular dynamics with an error bar",
-            needs=_NEEDS,
+            needs=_VERB_NEEDS,
             extra="calculator",
         ),
         Component(
             name="eos",
             target="epitaxy_calculator.eos",
             summary="equation of state: equilibrium volume and bulk modulus",
-            needs=_NEEDS,
+            needs=_VERB_NEEDS,
             extra="calculator",
         ),
         Component(
             name="predict",
             target="epitaxy_calculator.predict",
             summary="energies, forces and stresses of structures in files",
-            needs=_NEEDS,
+            needs=_VERB_NEEDS,
             extra="calculator",
         ),
     ]

@@ -43,8 +43,12 @@ def run(args):
         raise RuntimeError("a bug")
     if args.what == "interrupt":
         os.kill(os.getpid(), signal.SIGINT)
-    if args.what == "torch":
-        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+    if args.what in ("torch", "matplotlib"):
+        raise ModuleNotFoundError(f"No module named {args.what!r}", name=args.what)
+    if args.what == "tables":
+        from rich.console import Console
+        for _ in range(100_000):
+            Console().print("a line of text")
     if args.what == "pages":
         for _ in range(100_000):
             print("a line of text")
@@ -106,7 +110,8 @@ def test_no_verb_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
         (["need", "x"], "pip install 'stranger[hello]'"),
         (["show", "pain"], "Did you mean 'painn'?"),
         (["greet", "mistake"], "epitaxy: error: file x.xyz, entry 3: the energy is nan\n"),
-        (["greet", "torch"], "pip install 'epitaxy["),
+        (["greet", "torch"], "pip install 'epitaxy[graphs]'"),
+        (["greet", "matplotlib"], "pip install 'epitaxy[plots]'"),
     ],
 )
 def test_a_mistake_is_one_clear_message_and_status_2(
@@ -149,8 +154,9 @@ def test_ctrl_c_is_one_line(verbs: None) -> None:
     assert done.stderr == "epitaxy: interrupted\n"
 
 
-def test_a_reader_that_leaves_early_is_no_error(verbs: None) -> None:
-    command = [sys.executable, "-m", "epitaxy", "greet", "pages"]
+@pytest.mark.parametrize("what", ["pages", "tables"])
+def test_a_reader_that_leaves_early_is_no_error(verbs: None, what: str) -> None:
+    command = [sys.executable, "-m", "epitaxy", "greet", what]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -306,3 +312,16 @@ def test_check_takes_options_for_the_component(
     assert "--set 'path': write KEY=VALUE" in capsys.readouterr().err
     assert main(["check", "good", "--set", "path=a.xyz"]) == 2
     assert main(["check", "good", "--only", "nothing of the kind"]) == 2
+
+
+def test_report_notices_a_missing_plot_library_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = {"epoch": 1, "step": 1, "seconds": 1.0, "train_loss": 0.5, "lr": 0.1}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["report", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "pip install 'epitaxy[plots]'" in said.err
+    assert said.out == ""
+    assert main(["report", str(tmp_path), "--no-plot"]) == 0

@@ -27,6 +27,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Print the tables and write the plot."""
+    if not args.no_plot:
+        import matplotlib  # noqa: F401  # said to be missing before the work, not after it
+
     journals = find_journals(args.run)
     for name, lines in journals.items():
         print_table(name, lines, n_rows=args.rows)

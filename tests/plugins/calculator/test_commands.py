@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -537,4 +538,20 @@ def test_atoms_that_cannot_move_have_no_dynamics(
     write(tmp_path / "fixed.traj", atoms)
     assert verb("md", "any", tmp_path / "fixed.traj", "-o", tmp_path / "out") == 2
     assert "fixed.traj" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["predict", "relax", "md", "eos"])
+def test_a_missing_plot_library_is_noticed_before_the_work(
+    silicon: Path,
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert verb(name, "any", silicon, "-o", tmp_path / "out") == 2
+    assert "needs matplotlib; install with: pip install 'epitaxy[calculator]'" in (
+        capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
