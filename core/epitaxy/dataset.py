@@ -42,7 +42,7 @@ class Dataset:
 
     Made by `Dataset.from_entries`, `Dataset.open` or by selecting from another dataset:
     ``dataset[10:20]``, ``dataset[[3, 1, 1]]`` and ``dataset[mask]`` are views of the same
-    arrays, ``dataset[3]`` is an `Entry` whose arrays are views too.
+    arrays, ``dataset[3]`` is an `Entry` whose arrays are views too. All of them are read-only.
     """
 
     def __init__(
@@ -69,7 +69,8 @@ class Dataset:
         """Collect entries in memory, in their order.
 
         Raises:
-            EntryError: arrays of an entry do not fit together; the message names it.
+            EntryError: arrays of an entry do not fit together or positions are not finite; the
+                message names it.
             DataError: an entry has a target that is not in `epitaxy.quantities`.
         """
         return cls(Columns.from_entries(list(entries)), history=history)

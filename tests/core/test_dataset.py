@@ -224,3 +224,35 @@ def test_a_dataset_travels_to_another_process(dataset, tmp_path):
         assert copy.digest == dataset[1:].digest
         assert list(copy.ids) == list(original.ids)
     assert len(pickle.dumps(mapped[1:])) < 2000
+
+
+def test_a_dataset_in_memory_cannot_be_changed_through_its_entries():
+    entry = Entry(
+        numbers=np.array([14]),
+        positions=np.zeros((1, 3)),
+        cell=np.eye(3),
+        pbc=np.ones(3, dtype=bool),
+        targets={"energy": np.array(1.0), "forces": np.zeros((1, 3))},
+    )
+    dataset = Dataset.from_entries([entry, entry])
+    for data in (dataset, dataset[1:], pickle.loads(pickle.dumps(dataset))):
+        one = data[0]
+        for array in (one.positions, one.cell, one.numbers, one.pbc, one.targets["forces"]):
+            with pytest.raises(ValueError, match="read-only"):
+                array[...] = 1
+    entry.positions[:] = 7  # the caller's own arrays stay the caller's
+    assert not dataset[0].positions.any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_positions_that_are_not_finite_are_refused(value):
+    entry = Entry(
+        numbers=np.array([14]),
+        positions=np.full((1, 3), value),
+        cell=np.eye(3),
+        pbc=np.ones(3, dtype=bool),
+        targets={},
+        id="si#4",
+    )
+    with pytest.raises(EntryError, match="entry si#4: positions are not finite"):
+        Dataset.from_entries([entry])

@@ -18,6 +18,7 @@ from epitaxy.errors import StoreError
 from epitaxy.stores.memory_map import Writer
 
 any_float = st.floats(width=64, allow_nan=True, allow_infinity=True)
+finite = st.floats(width=64, allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(blacklist_categories=["Cs"]), max_size=8)
 
 
@@ -36,7 +37,7 @@ def entry_lists(draw: st.DrawFn) -> list[Entry]:
         made.append(
             Entry(
                 numbers=draw(npst.arrays(np.uint8, n_atoms)),
-                positions=arrays((n_atoms, 3)),
+                positions=draw(npst.arrays(np.float64, (n_atoms, 3), elements=finite)),
                 cell=arrays((3, 3)),
                 pbc=draw(npst.arrays(np.bool_, 3)),
                 targets=targets,

@@ -50,7 +50,7 @@ def changed(label: str, change: Callable[[np.ndarray], np.ndarray], *, every: in
 @pytest.mark.parametrize("every", [2, 5, 20])
 def test_frames_with_the_sign_of_forces_turned_are_named(every):
     report = check_consistency(changed("forces", lambda f: -f, every=every))
-    with pytest.raises(ConsistencyError, match="in .* of 40 frames they have the wrong sign"):
+    with pytest.raises(ConsistencyError, match=r"in .* of 40 frames they have the wrong sign"):
         report.raise_if_inconsistent()
     if every > 2:  # a half has no majority
         assert "(cu#3, " in report.message()

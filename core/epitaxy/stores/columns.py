@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import NamedTuple, Protocol, TypeVar, overload
+from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
 
@@ -138,6 +138,23 @@ class Columns:
     targets: Mapping[str, Target] = field(default_factory=dict)
     tags: Mapping[str, Tag] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._lock()
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock()  # pickling forgets it
+
+    def _lock(self) -> None:
+        """Make the arrays read-only: a digest that was given out must stay true."""
+        arrays = [self.atom_ptr, self.numbers, self.positions, self.cells, self.pbc]
+        arrays += [self.ids.text, self.ids.ptr, self.method_codes, self.origin_codes]
+        for target in self.targets.values():
+            arrays += [target.values, target.mask]
+        arrays += [tag.codes for tag in self.tags.values()]
+        for array in arrays:
+            array.setflags(write=False)
+
     @cached_property
     def n_atoms(self) -> np.ndarray:
         """(n,) int64, number of atoms of each structure."""
@@ -187,7 +204,8 @@ class Columns:
         """Stack entries.
 
         Raises:
-            EntryError: arrays of an entry do not fit together; the message names it.
+            EntryError: arrays of an entry do not fit together or positions are not finite; the
+                message names it.
         """
         n = len(entries)
         counts = np.array([len(entry.numbers) for entry in entries], dtype=np.int64)
@@ -258,6 +276,8 @@ def _check_shapes(entry: Entry) -> None:
                 f"entry {entry.id or '?'}: {name} has shape {seen}, expected {wanted} "
                 f"for {n_atoms} atoms"
             )
+    if not np.isfinite(entry.positions).all():
+        raise EntryError(f"entry {entry.id or '?'}: positions are not finite (NaN or infinite)")
     if n_atoms and not (0 <= int(np.min(entry.numbers)) <= int(np.max(entry.numbers)) <= 255):
         raise EntryError(f"entry {entry.id or '?'}: atomic numbers must be 0 to 255")
 
