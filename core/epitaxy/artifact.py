@@ -11,19 +11,21 @@ card.md may be edited by hand.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from epitaxy.card import write_card
-from epitaxy.errors import ArtifactError
+from epitaxy.errors import ArtifactError, PluginError, UnknownComponentError
+from epitaxy.hookspecs import GROUP
+from epitaxy.replacing import beside, put_in_place, recover
 from epitaxy.spec import Spec
 
 if TYPE_CHECKING:
@@ -101,34 +103,22 @@ def save_artifact(
             refuses to take the files.
     """
     directory = Path(directory)
+    recover(directory)
     if directory.exists() and not overwrite:
         raise ArtifactError(f"{directory} is there already: choose another folder or remove it")
-    side = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    side = beside(directory, "tmp")
     shutil.rmtree(side, ignore_errors=True)
     try:
         side.mkdir(parents=True)
         _write(model, side, spec=spec, strategy=strategy, split=split, run=run, metrics=metrics)
-        _put_in_place(side, directory)
-    except OSError as error:
+        put_in_place(side, directory)
+    except (OSError, ArtifactError) as error:
         raise ArtifactError(
             f"cannot write the artifact {directory}: {error}; what was there before is untouched"
         ) from error
     finally:
         shutil.rmtree(side, ignore_errors=True)
     return directory
-
-
-def _put_in_place(side: Path, directory: Path) -> None:
-    old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
-    if directory.exists():
-        directory.rename(old)
-    try:
-        side.rename(directory)
-    except OSError:
-        if old.exists():
-            old.rename(directory)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(
@@ -168,6 +158,7 @@ def _write(
         **_about_model(model),
         "metrics": dict(metrics or {}),
         "versions": _versions(),
+        "plugins": _plugins(spec, strategy),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_card(directory / CARD, manifest)
@@ -241,6 +232,16 @@ def _versions() -> dict[str, str]:
     return versions
 
 
+def _plugins(*specs: Spec | None) -> dict[str, dict[str, str]]:
+    """Return plugin -> distribution and version, of the plugins that specs name in full."""
+    used = {spec.use.partition("/")[0] for spec in specs if spec is not None and "/" in spec.use}
+    return {
+        point.name: {"distribution": point.dist.name, "version": point.dist.version}
+        for point in entry_points(group=GROUP)
+        if point.name in used and point.dist is not None
+    }
+
+
 def load_artifact(directory: Path | str, *, registry: Registry | None = None) -> Artifact:
     """Read what `save_artifact` wrote, after checking that it is whole.
 
@@ -261,7 +262,23 @@ def load_artifact(directory: Path | str, *, registry: Registry | None = None) ->
         from epitaxy.registry import Registry
 
         registry = Registry.from_entry_points()
-    return Artifact(_model(directory, manifest, registry), manifest, directory)
+    try:
+        model = _model(directory, manifest, registry)
+    except PluginError as error:
+        hint = _how_to_install(manifest) if isinstance(error, UnknownComponentError) else ""
+        raise type(error)(f"the artifact {directory} cannot be loaded: {error}{hint}") from error
+    return Artifact(model, manifest, directory)
+
+
+def _how_to_install(manifest: Mapping[str, Any]) -> str:
+    plugin = manifest["spec"]["use"].partition("/")[0]
+    facts = manifest.get("plugins", {}).get(plugin)
+    if facts is None:
+        return ""
+    return (
+        f" The model is of plugin {plugin!r} of {facts['distribution']} {facts['version']}; "
+        f"install it with: pip install '{facts['distribution']}=={facts['version']}'"
+    )
 
 
 def _model(directory: Path, manifest: Mapping[str, Any], registry: Registry) -> Model:
@@ -275,10 +292,8 @@ def _model(directory: Path, manifest: Mapping[str, Any], registry: Registry) -> 
     from epitaxy.models import build_model
 
     model = build_model(spec, registry)
-    if type(model).__name__ == "GraphModel":
-        from epitaxy.graph_model import GraphModel
-
-        return GraphModel.load(directory, registry=registry)
+    if "registry" in inspect.signature(model.load).parameters:
+        return model.load(directory, registry=registry)  # type: ignore[call-arg]
     return model.load(directory)
 
 
@@ -289,6 +304,8 @@ def read_manifest(directory: Path | str) -> dict[str, Any]:
         ArtifactError: there is none, it is damaged or edited, or of a newer format.
     """
     path = Path(directory) / MANIFEST
+    if not path.parent.exists():
+        recover(path.parent)
     if not path.is_file():
         there = "" if path.parent.is_dir() else f"; there is no folder {path.parent}"
         nested = [p.parent.name for p in path.parent.glob(f"*/{MANIFEST}")]

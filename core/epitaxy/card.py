@@ -29,22 +29,27 @@ def card(manifest: Mapping[str, Any]) -> str:
 
 def _title(manifest: Mapping[str, Any]) -> str:
     elements = "-".join(manifest["elements"]) or "untrained"
-    kind = manifest["spec"]["use"]
+    kind = _short(manifest["spec"]["use"])
     if manifest["kind"] == "ensemble":
         kind = f"ensemble of {manifest['n_members']} {kind}"
     return f"# {elements}: {kind}"
+
+
+def _short(name: str) -> str:
+    """Return the name of a component without its plugin."""
+    return name.rpartition("/")[2]
 
 
 def _what(manifest: Mapping[str, Any]) -> str:
     can = manifest["capabilities"]
     options = ", ".join(f"{k} {v}" for k, v in manifest["spec"].items() if k != "use")
     lines = [
-        f"- model: {manifest['spec']['use']}" + (f" ({options})" if options else ""),
+        f"- model: {_short(manifest['spec']['use'])}" + (f" ({options})" if options else ""),
         f"- predicts: {', '.join(f'{n} ({u})' for n, u in manifest['units'].items())}",
     ]
     if manifest.get("strategy"):
         strategy = dict(manifest["strategy"])
-        used = strategy.pop("use")
+        used = _short(strategy.pop("use"))
         given = ", ".join(f"{k} {v}" for k, v in strategy.items())
         lines.append(f"- strategy: {used}" + (f" ({given})" if given else ""))
     if can["uncertainty"]:

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import yaml
 from epitaxy.config import Config, check_config
 from epitaxy.errors import ConfigError, EpitaxyError, TrainingError
 from epitaxy.run import Run
+from epitaxy.spec import Spec
 from epitaxy.training_data import open_split
 
 if TYPE_CHECKING:
@@ -80,7 +82,9 @@ def train(
     except OSError as error:
         raise TrainingError(f"cannot make the output folder {output}: {error.strerror}") from error
     try:
-        text = yaml.safe_dump(config.to_mapping(), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(
+            _in_full(config, registry).to_mapping(), sort_keys=False, allow_unicode=True
+        )
         _write_text(output / CONFIG, text)
         split.save(_without(output / SPLIT))
         model = strategy(config.model, split, run=run)
@@ -126,6 +130,17 @@ def _check_data(config: Config, split: Split, *, run: Run, registry: Registry) -
     check = getattr(build_model(config.model, registry), "check_data", None)
     if check is not None:
         check(split.train, split.valid, run=run)
+
+
+def _in_full(config: Config, registry: Registry) -> Config:
+    """Return the config with names that stay clear when other plugins are installed."""
+    model = registry.find("model", config.model.use).qualified_name
+    strategy = registry.find("strategy", config.strategy.use).qualified_name
+    return replace(
+        config,
+        model=Spec(model, config.model.options),
+        strategy=Spec(strategy, config.strategy.options),
+    )
 
 
 def _remove_start(output: Path) -> None:

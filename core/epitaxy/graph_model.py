@@ -169,7 +169,12 @@ class GraphModel:
         )
 
     def save(self, directory: Path) -> None:
-        """Write weights.safetensors: all tensors, and the rest as text in its header."""
+        """Write weights.safetensors: all tensors, and the rest as text in its header.
+
+        Raises:
+            ArtifactError: the disk refuses.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         potential = self.potential
@@ -183,7 +188,11 @@ class GraphModel:
             name: tensor.detach().to("cpu", copy=True).contiguous()
             for name, tensor in potential.state_dict().items()
         }
-        save_file(tensors, Path(directory) / WEIGHTS, metadata={"model": json.dumps(facts)})
+        path = Path(directory) / WEIGHTS
+        try:
+            save_file(tensors, path, metadata={"model": json.dumps(facts)})
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(f"the weights cannot be written to {path}: {error}") from error
 
     @classmethod
     def load(cls, directory: Path, *, registry: Registry | None = None) -> GraphModel:

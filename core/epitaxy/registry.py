@@ -272,7 +272,10 @@ class Registry:
         return target
 
     def resolve(self, kind: Kind, config: str | Mapping[str, Any] | Spec) -> Spec:
-        """Check a recipe without building it; return it with every option filled in.
+        """Check a recipe without building it; return it complete.
+
+        Every option is filled in and the name is ``plugin/name``, so that what is stored means
+        the same after an update, and after another plugin with the same short name is installed.
 
         Raises:
             OptionError: an option is unknown, missing or has a wrong value.
@@ -284,7 +287,7 @@ class Registry:
         target = self.load(kind, spec.use)
         title = f"{kind} {spec.use!r}"
         return Spec(
-            spec.use,
+            self.find(kind, spec.use).qualified_name,
             complete_options(title, target, spec.options, runtime=RUNTIME.get(kind, frozenset())),
         )
 

@@ -1,9 +1,17 @@
+import hashlib
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+from safetensors import SafetensorError
 
+from epitaxy import hookimpl
 from epitaxy.artifact import load_artifact, read_manifest, save_artifact
+from epitaxy.component import Component
 from epitaxy.ensemble import EnsembleModel
 from epitaxy.errors import ArtifactError, PluginError
 from epitaxy.models import build_model
@@ -58,7 +66,7 @@ def test_a_loaded_artifact_predicts_the_same(trained, saved):
 def test_the_manifest_says_where_the_model_comes_from(trained, saved):
     _, split, _ = trained
     manifest = load_artifact(saved).manifest
-    assert manifest["spec"]["use"] == "painn"
+    assert manifest["spec"]["use"] == "graphs/painn"
     assert manifest["spec"]["n_layers"] == 1
     assert manifest["seed"] == 5
     assert manifest["training"]["batch_size"] == 4
@@ -141,9 +149,46 @@ def test_a_folder_that_is_no_artifact_is_refused_with_a_hint(saved, tmp_path):
         load_artifact(tmp_path / "nowhere")
 
 
-def test_a_missing_plugin_gives_the_registry_error(saved):
-    with pytest.raises(PluginError, match="painn"):
+def test_a_missing_plugin_names_the_artifact_and_what_to_install(saved):
+    facts = read_manifest(saved)["plugins"]["graphs"]
+    installed = f"{facts['distribution']}=={facts['version']}"
+    with pytest.raises(PluginError, match="painn") as caught:
         load_artifact(saved, registry=Registry())
+    assert str(saved) in str(caught.value)
+    assert f"pip install '{installed}'" in str(caught.value)
+
+
+def with_another_painn():
+    class Rival:
+        @hookimpl
+        def provide_models(self):
+            return [Component(name="painn", target="rival:Painn", summary="of another plugin")]
+
+    registry = Registry.from_entry_points()
+    registry.add("rival", Rival())
+    return registry
+
+
+def test_another_plugin_with_the_same_name_changes_nothing(trained, saved):
+    _, split, run = trained
+    registry = with_another_painn()
+    model = load_artifact(saved, registry=registry).model
+    ensemble = EnsembleModel([model, model])
+    both = save_artifact(ensemble, saved.with_name("both"), split=split, run=run)
+    load_artifact(both, registry=registry)
+
+
+def test_names_without_a_plugin_are_still_read(saved):
+    def shorten(path):
+        manifest = json.loads(path.read_text())
+        manifest["spec"]["use"] = "painn"
+        del manifest["plugins"], manifest["manifest_sha256"]
+        text = json.dumps(manifest, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        manifest["manifest_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        path.write_text(json.dumps(manifest))
+
+    shorten(saved / "manifest.json")
+    load_artifact(saved)
 
 
 def test_nothing_is_overwritten_or_left_half_written(trained, saved, monkeypatch):
@@ -160,3 +205,70 @@ def test_nothing_is_overwritten_or_left_half_written(trained, saved, monkeypatch
         save_artifact(members[1], saved, overwrite=True)
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
     load_artifact(saved)
+
+
+def test_a_full_disk_under_the_weights_names_the_file_and_keeps_the_old(
+    trained, saved, monkeypatch
+):
+    members, _, _ = trained
+    before = read_manifest(saved)
+
+    def full(*arguments, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(ArtifactError, match=r"weights\.safetensors: .*No space left"):
+        save_artifact(members[1], saved, overwrite=True)
+    assert read_manifest(saved) == before
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_ctrl_c_between_the_renames_keeps_the_old_artifact(trained, saved, monkeypatch):
+    members, _, _ = trained
+    before = read_manifest(saved)
+    rename = Path.rename
+
+    def stopped(path, target):
+        if path.name.endswith(".tmp"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        save_artifact(members[1], saved, overwrite=True)
+    assert read_manifest(saved) == before
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def killed_between_renames(saved):
+    """Return what a process leaves that is killed between the two renames of a replacement."""
+    script = (
+        "import os, sys; from pathlib import Path; from epitaxy.replacing import *\n"
+        "rename = Path.rename\n"
+        "def stopped(path, target):\n"
+        "    if path.name.endswith('.tmp'): os._exit(9)\n"
+        "    return rename(path, target)\n"
+        "Path.rename = stopped\n"
+        "place = Path(sys.argv[1]); new = beside(place, 'tmp'); new.mkdir()\n"
+        "put_in_place(new, place)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(saved)]).returncode == 9
+    assert not saved.exists()
+    return sorted(p.name for p in saved.parent.iterdir())
+
+
+def test_an_artifact_is_found_again_after_a_kill_between_the_renames(saved):
+    before = read_manifest(saved)
+    assert len(killed_between_renames(saved)) == 2
+    assert load_artifact(saved).manifest == before
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_an_artifact_moved_aside_by_a_kill_is_not_overwritten_unasked(trained, saved):
+    members, _, _ = trained
+    killed_between_renames(saved)
+    with pytest.raises(ArtifactError, match="there already"):
+        save_artifact(members[1], saved)
+    save_artifact(members[1], saved, overwrite=True)
+    load_artifact(saved)
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]

@@ -82,7 +82,7 @@ def test_a_network_becomes_a_model_with_every_option_recorded(
 ) -> None:
     model = build_model(Spec(name), registry)
     assert isinstance(model, GraphModel)
-    assert model.spec.use == name
+    assert model.spec.use == f"models/{name}"
     assert model.spec.options["width"] == width
     changed = build_model(Spec(name, {"width": "7"}), registry)
     assert isinstance(changed, GraphModel)

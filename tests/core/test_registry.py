@@ -192,7 +192,7 @@ def test_resolve_checks_without_building_and_fills_in_defaults(install_plugin: I
     install_plugin(good=GOOD)
     registry = Registry.from_entry_points()
     resolved = registry.resolve("source", Spec("reader", {"path": Path("a.good")}))
-    assert resolved.to_config() == {"use": "reader", "path": "a.good", "stride": 1}
+    assert resolved.to_config() == {"use": "good/reader", "path": "a.good", "stride": 1}
 
 
 class Loops:

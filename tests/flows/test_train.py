@@ -10,6 +10,7 @@ from epitaxy.artifact import load_artifact
 from epitaxy.cli import main
 from epitaxy.dataset import Dataset
 from epitaxy.split import Split
+from epitaxy.training.checkpoint import read_checkpoint, write_checkpoint
 
 CONFIG = """\
 dataset: metals
@@ -105,3 +106,21 @@ def test_a_wrong_config_costs_nothing(place, capsys):
 def test_a_report_of_nothing_is_refused(place, capsys):
     assert main(["report", "metals"]) == 2
     assert "metrics.jsonl" in capsys.readouterr().err
+
+
+def test_a_checkpoint_with_a_name_without_plugin_is_resumed(place, capsys):
+    assert main(["train", "job.yaml", "--quiet"]) == 0
+    path = place / "run" / "checkpoint.safetensors"
+    state = read_checkpoint(path)
+    assert state["identity"]["model"]["use"] == "graphs/painn"
+    state["identity"]["model"]["use"] = "painn"
+    write_checkpoint(path, state)
+    assert main(["train", "job.yaml", "--resume", "--set", "training.epochs=4"]) == 0
+    assert "resumed at epoch 4" in capsys.readouterr().err
+
+
+def test_the_config_that_is_kept_names_plugins(place):
+    assert main(["train", "job.yaml", "--quiet"]) == 0
+    kept = yaml.safe_load((place / "run" / "config.yaml").read_text())
+    assert kept["model"]["use"] == "graphs/painn"
+    assert kept["strategy"]["use"] == "strategies/direct"

@@ -67,7 +67,7 @@ class LabelledGraphs:
     ) -> None:
         self.dataset = dataset
         self._cutoff, self._dtype, self._device = cutoff, dtype, device
-        n_atoms = torch.from_numpy(np.asarray(dataset.n_atoms, dtype=np.int64))
+        n_atoms = torch.from_numpy(np.array(dataset.n_atoms, dtype=np.int64))
         self._n_atoms = n_atoms.to(device)
         self._atom_ptr = _pointers(n_atoms).to(device)
         self._labels = self._read_labels()

@@ -327,7 +327,7 @@ class Loop:
     def _restore(self, state: Mapping[str, Any]) -> None:
         for name, value in self._identity.items():
             found = state["identity"].get(name)
-            if found != value:
+            if _with_full_name(found, like=value) != value:
                 raise TrainingError(
                     f"cannot resume {self._path}: its {name} is {found!r}, now it is {value!r}; "
                     f"use the same configuration and data, or train into another folder"
@@ -364,6 +364,14 @@ class Loop:
         at = self._at
         numbers = describe({k: v for k, v in (at.best_metrics or {}).items() if "valid" in k})
         return f"best epoch {at.best_epoch}: {numbers}" if numbers else f"{at.step} steps"
+
+
+def _with_full_name(recipe: Any, *, like: Any) -> Any:
+    """Return a recipe of before names were stored in full with the plugin of `like`."""
+    if not isinstance(recipe, Mapping) or not isinstance(like, Mapping) or "/" in recipe["use"]:
+        return recipe
+    plugin, _, name = like["use"].rpartition("/")
+    return {**recipe, "use": like["use"]} if plugin and recipe["use"] == name else recipe
 
 
 def identity_of(run: Run, options: TrainingOptions, **facts: Any) -> dict[str, Any]:
