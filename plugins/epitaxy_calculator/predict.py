@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from epitaxy_calculator.calculator import PotentialCalculator
+    from epitaxy_calculator.comparison import Comparison
     from epitaxy_calculator.recording import Recording, UncertaintyWatch
     from epitaxy_calculator.steps import Steps
 
-NAMES = ("predictions.extxyz", "predictions.csv")
+NAMES = ("predictions.extxyz", "predictions.csv", "predictions.png")
 FRAMES_AT_ONCE = 256
 """Frames in memory: files of any length are read in pieces."""
 
@@ -34,6 +35,7 @@ def run(args: Namespace) -> int:
         DataError: all of them were refused.
     """
     from epitaxy.errors import DataError
+    from epitaxy_calculator.comparison import Comparison, describe, plot
     from epitaxy_calculator.recording import Recording, UncertaintyWatch
     from epitaxy_calculator.steps import Steps
 
@@ -42,6 +44,7 @@ def run(args: Namespace) -> int:
     is_new = not args.output.exists()
     folder = inputs.make_folder(args.output)
     watch = UncertaintyWatch(args.threshold)
+    comparison = Comparison()
     refused: list[str] = []
     stopped = ""
     damaged: list[str] = []
@@ -50,7 +53,9 @@ def run(args: Namespace) -> int:
             for path in args.files:
                 try:
                     for frames in _pieces(path):
-                        refused += _predict(calculator, path, frames, recording, steps, watch)
+                        refused += _predict(
+                            calculator, path, frames, recording, steps, watch, comparison
+                        )
                 except DataError as error:
                     damaged.append(str(error))
                     steps.note(f"error: {error}")
@@ -58,6 +63,8 @@ def run(args: Namespace) -> int:
             stopped = "interrupted: "
     if recording.n_frames:
         recording.publish()
+        inputs.remove_results(folder, names=("predictions.png",))
+        plot(comparison, recording, folder / "predictions.png", threshold=args.threshold)
     elif not stopped:
         reasons = [*damaged, *refused]
         more = f" (and {len(reasons) - 1} more like it)" if len(reasons) > 1 else ""
@@ -69,6 +76,8 @@ def run(args: Namespace) -> int:
         print(f"{len(damaged)} of {len(args.files)} files could not be read to their end")
     if recording.rows:
         print(watch.summary())
+        if (evaluation := comparison.evaluation()) is not None:
+            print(describe(evaluation))
         print(f"results are in {folder}")
     if stopped:
         return 130
@@ -100,6 +109,7 @@ def _predict(
     recording: Recording,
     steps: Steps,
     watch: UncertaintyWatch,
+    comparison: Comparison,
 ) -> list[str]:
     """Predict one piece of a file; return the reasons of the refused frames."""
     from epitaxy_calculator.recording import largest_force, pressure, uncertainty_columns
@@ -109,6 +119,7 @@ def _predict(
         steps.note(f"refused: {message}")
     for (index, atoms), results in predicted:
         recording.add_frame(atoms, results)
+        comparison.see(atoms, results, name=f"{path}, frame {index}")
         recording.add_row(
             {
                 "file": str(path),

@@ -19,7 +19,7 @@ from epitaxy.registry import Registry
 from epitaxy.testing.calculator_checks import write_sample_artifact
 from epitaxy_calculator import inputs
 from epitaxy_calculator.calculator import PotentialCalculator
-from epitaxy_calculator.recording import Recording
+from epitaxy_calculator.recording import Recording, with_results
 
 from .conftest import pair_potential, rattled_silicon
 
@@ -198,7 +198,8 @@ def test_predict_reads_many_files_and_reports_what_it_refuses(
     assert "3 structures predicted, 2 refused" in said.out
     assert "many.xyz, frame 2 has Og" in said.err
     assert "many.xyz, frame 3: atoms 0 and 1" in said.err
-    assert "warning" in said.err
+    assert "the members disagree by more than the threshold" in said.err
+    assert "trained on" not in said.err.partition("warning")[2]
     assert "3 of 3 beyond the threshold" in said.out
     rows = table(out / "predictions.csv")
     assert [(row["formula"], row["frame"]) for row in rows] == [
@@ -555,3 +556,39 @@ def test_a_missing_plot_library_is_noticed_before_the_work(
         capsys.readouterr().err
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_predict_compares_with_the_labels_in_the_files(
+    pair, make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair(1.1, 1.3)  # on average a fifth more than the labels, but for the atoms' energies
+    frames = [rattled_silicon(seed=k) for k in range(3)]
+    labelled = []
+    for atoms in frames[:2]:
+        calculator = make()
+        calculator.calculate(atoms)
+        labelled.append(with_results(atoms, calculator.results))
+    write(tmp_path / "labelled.xyz", labelled)
+    write(tmp_path / "bare.xyz", frames[2])
+    out = tmp_path / "out"
+    assert verb("predict", "any", tmp_path / "labelled.xyz", tmp_path / "bare.xyz", "-o", out) == 0
+    expected = 0.2 * np.abs([atoms.get_forces() for atoms in labelled]).mean()
+    said = capsys.readouterr().out
+    assert f"forces {expected:.3g} eV/Å (2 labelled)" in said
+    energy = np.mean([abs(a.get_potential_energy() / 8 + 5) for a in labelled])
+    assert f"energy {0.2 * 1000 * energy:.3g} meV/atom (2 labelled)" in said
+    assert (out / "predictions.png").read_bytes()[:4] == PNG
+
+
+@pytest.mark.parametrize(("strengths", "has_plot"), [((0.9, 1.1), True), ((1.0,), False)])
+def test_predict_without_labels_plots_the_error_bars_if_there_are_any(
+    pair, silicon: Path, tmp_path: Path, strengths: tuple, has_plot: bool
+) -> None:
+    pair(*strengths)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "predictions.png").write_text("old")
+    assert verb("predict", "any", silicon, "-o", out, "--overwrite") == 0
+    assert (out / "predictions.png").exists() == has_plot
+    if has_plot:
+        assert (out / "predictions.png").read_bytes()[:4] == PNG
