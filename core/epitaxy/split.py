@@ -373,7 +373,7 @@ def compositions(dataset: Dataset) -> np.ndarray:
 def _sizes(n: int, valid: float | int, test: float | int, what: str) -> tuple[int, int]:
     sizes = []
     for name, size in (("valid", valid), ("test", test)):
-        if size < 0 or (isinstance(size, float) and size >= 1 and not size.is_integer()):
+        if not size >= 0 or (isinstance(size, float) and size >= 1 and not size.is_integer()):
             raise SplitError(f"{name} = {size}: give a fraction below 1 or a number of {what}")
         if 0 < size < 1:
             sizes.append(max(1, round(size * n)))

@@ -64,6 +64,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """Target (or "virial") -> names under which it is found, best first."""
 
+_SHOWN = 12  # keys named in a message
 _VIRIAL = Conventions(stress_is_virial=True, stress_is_pressure=True)
 
 
@@ -125,6 +126,22 @@ def read_targets(
         if targets[name].shape != shape:
             del targets[name]
     return targets
+
+
+def explain_missing(values: Mapping[str, Any], name: str, *, mapping: Mapping[str, str]) -> str:
+    """Return why a frame has no such target, what it has instead, and what to do."""
+    keys = (mapping[name],) if name in mapping else ALIASES.get(name, (name,))
+    found = next((key for key in keys if key in values), None)
+    if found is not None:
+        why = f"{found} = {str(values[found])[:40]!r} is not a number"
+    else:
+        why = f"no {name} under {keys[0] if name in mapping else 'a usual name'}"
+    numeric = [key for key, value in values.items() if _numbers(value) is not None]
+    seen = ", ".join(numeric[:_SHOWN]) + (" ..." if len(numeric) > _SHOWN else "")
+    return (
+        f"{why}; the frame has the numbers {seen or '(none)'}; where one of them is the {name}, "
+        f'say so with --option "mapping={{{name}: NAME}}"'
+    )
 
 
 def _numbers(value: Any) -> np.ndarray | None:

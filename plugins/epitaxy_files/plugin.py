@@ -28,14 +28,14 @@ def provide_sources() -> list[Component]:
 @hookimpl
 def identify_path(path: Path) -> str | None:
     """Recognise files by their names; JSON only if it looks like a database of ASE."""
-    if path.is_dir() or not (path.exists() or any(c in path.name for c in "*?[")):
+    if path.is_dir() or not (path.exists() or any(c in str(path) for c in "*?[")):
         return None
     name = path.name.lower()
     for ending in _COMPRESSIONS:
         name = name.removesuffix(ending)
     suffix = Path(name).suffix
     if suffix == ".json":
-        return "files" if _is_ase_json(path) else None
+        return "files" if path.is_file() and _is_ase_json(path) else None
     return "files" if suffix in _SUFFIXES or name.startswith(_NAMES) else None
 
 

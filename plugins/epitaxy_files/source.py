@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from epitaxy.curation.conventions import Conventions
+from epitaxy.curation.names import distinct_names
 from epitaxy.entry import Entry, Method, Origin
 from epitaxy.errors import DataError
 from epitaxy.protocols import Card
 from epitaxy_files.frames import Meter, iterate_ase, iterate_database, iterate_xyz, plain_name
-from epitaxy_files.labels import known_values, read_targets
+from epitaxy_files.labels import explain_missing, known_values, read_targets
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -74,6 +75,8 @@ class FileSource:
         self._meter = Meter()
         self._done = 0
         self._files = self._find()
+        self.hints: tuple[str, ...] = ()
+        """What may help where labels were not found, a sentence for the first such frame."""
 
     def _find(self) -> list[Path]:
         if self._path.exists() and not self._path.is_dir():
@@ -113,10 +116,9 @@ class FileSource:
             DataError: a file is damaged or cut; the message names file and frame.
         """
         self._done = 0
-        names = [path.name for path in self._files]
-        for path in self._files:
+        self.hints = ()
+        for path, name in zip(self._files, distinct_names(self._files), strict=True):
             self._meter = Meter()
-            name = path.name if names.count(path.name) == 1 else str(path)
             origin = Origin(url=name, license=self._license.replace("unknown", ""))
             for number, atoms in self._frames(path):
                 yield self._entry(atoms, f"{name}#{number}", origin)
@@ -148,6 +150,8 @@ class FileSource:
             targets = self._conventions.convert(targets, n_atoms=len(atoms), volume=volume)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
+        if "energy" not in targets and not self.hints:
+            self.hints = (f"{name}: {explain_missing(values, 'energy', mapping=self._mapping)}",)
         used = set(self._mapping.values())
         tags = {
             key: value

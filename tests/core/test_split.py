@@ -164,3 +164,9 @@ def test_a_damaged_split_is_named(tmp_path, change, message):
         Split.load(file, dataset)
     with pytest.raises(SplitError, match=r"nothing\.json: cannot be read"):
         Split.load(tmp_path / "nothing.json", dataset)
+
+
+@pytest.mark.parametrize("size", [float("nan"), float("inf"), -0.1])
+def test_a_size_that_is_no_number_is_refused(size):
+    with pytest.raises(SplitError, match="give a fraction below 1"):
+        split_random(make(), valid=size)

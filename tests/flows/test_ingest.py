@@ -233,7 +233,10 @@ def test_control_c_leaves_the_old_dataset(file, tmp_path):
     before = Dataset.open(tmp_path / "set").digest
     pipe = tmp_path / "endless.extxyz"
     os.mkfifo(pipe)  # a source that never ends: the program is surely at work
-    script = "import sys; from epitaxy.cli import main; sys.exit(main(sys.argv[1:]))"
+    script = (
+        "import sys; from epitaxy.cli import main; from epitaxy.commands import ingest_progress;"
+        "ingest_progress._INTERVAL = 0.0; sys.exit(main(sys.argv[1:]))"
+    )
     command = ["ingest", "files", "--option", f"path={pipe}", "-o", str(tmp_path / "set")]
     text = file.read_text()
     process = subprocess.Popen(
@@ -281,3 +284,71 @@ def test_a_source_is_named_where_no_file_is(tmp_path, capsys):
     assert recipe["use"] == "silicon"
     assert recipe["kind"] == ["eos", "strained"]
     assert recipe["card"]["license"] == "CC-BY-4.0"
+
+
+def test_files_of_one_name_keep_distinct_ids(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = frames()
+    for k in range(2):
+        (tmp_path / f"r{k}").mkdir()
+        write(tmp_path / f"r{k}" / "d.extxyz", made[12 * k : 12 * k + 12])
+    ids = {f"r{k}/d.extxyz#{i}" for k in range(2) for i in range(12)}
+    assert main(["ingest", "r*/d.extxyz", "-o", "pattern"]) == 0
+    assert set(Dataset.open("pattern").ids) == ids
+    assert main(["ingest", "r0/d.extxyz", str(tmp_path / "r1/d.extxyz"), "-o", "two"]) == 0
+    assert set(Dataset.open("two").ids) == ids
+    assert "more than once" not in capsys.readouterr().err
+
+
+def test_a_dataset_needs_a_name_of_its_own(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in (".", "/", ".."):
+        assert main(["ingest", str(file), "-o", place, "--overwrite"]) == 2
+        assert "give it a name" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_named(file, tmp_path, capsys):
+    (tmp_path / "tf").write_text("a file, no folder")
+    assert main(["ingest", str(file), "-o", str(tmp_path / "tf" / "si")]) == 2
+    assert f"{tmp_path / 'tf' / 'si'}: the dataset could not be written" in capsys.readouterr().err
+
+
+def test_a_missing_energy_is_explained(tmp_path, capsys):
+    frame = '1\nProperties=species:S:1:pos:R:3 e0=-3.0 {}pbc="F F F"\nSi 0 0 0\n'
+    (tmp_path / "a.extxyz").write_text(frame.format(""))
+    (tmp_path / "b.extxyz").write_text(frame.format("energy=unknown "))
+    assert main(["ingest", str(tmp_path / "a.extxyz"), "-o", str(tmp_path / "set")]) == 2
+    said = capsys.readouterr().err
+    assert "a.extxyz#0: no energy under a usual name; the frame has the numbers e0" in said
+    assert '--option "mapping={energy: NAME}"' in said
+    assert main(["ingest", str(tmp_path / "b.extxyz"), "-o", str(tmp_path / "set")]) == 2
+    assert "energy = 'unknown' is not a number" in capsys.readouterr().err
+
+
+def test_many_large_forces_point_to_the_unit(tmp_path, capsys):
+    made = frames()
+    for atoms in made[:3]:
+        results = {**atoms.calc.results, "forces": atoms.calc.results["forces"] + 500}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    write(tmp_path / "large.traj", made)
+    assert main(["ingest", str(tmp_path / "large.traj"), "-o", str(tmp_path / "set")]) == 0
+    said = capsys.readouterr()
+    assert "12% of the frames were dropped for a large force" in said.err
+    assert "--forces-unit" in said.err
+    assert "21 of 24 frames kept" in said.out
+
+
+def test_a_short_run_prints_no_progress(file, tmp_path, capsys):
+    assert main(["ingest", str(file), "-o", str(tmp_path / "set")]) == 0
+    said = capsys.readouterr()
+    assert "so far" not in said.err
+    assert "24 of 24 frames kept" in said.out
+
+
+@pytest.mark.parametrize("option", ["--max-force", "--max-energy", "--min-distance"])
+@pytest.mark.parametrize("value", ["-1", "nan", "many"])
+def test_limits_are_not_negative(file, tmp_path, capsys, option, value):
+    with pytest.raises(SystemExit) as left_with:
+        main(["ingest", str(file), "-o", str(tmp_path / "set"), f"{option}={value}"])
+    assert left_with.value.code == 2
+    assert option in capsys.readouterr().err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,17 +70,17 @@ def add_check_arguments(parser: ArgumentParser) -> None:
         help="targets that a frame must have (default: energy; 'none' for no requirement)",
     )
     group.add_argument(
-        "--max-force", type=float, default=100.0, metavar="F", help="eV/Å (default: 100)"
+        "--max-force", type=_size, default=100.0, metavar="F", help="eV/Å (default: 100)"
     )
     group.add_argument(
         "--max-energy",
-        type=float,
+        type=_size,
         default=1e6,
         metavar="E",
         help="largest |energy|, eV/atom (default: 1e6)",
     )
     group.add_argument(
-        "--min-distance", type=float, default=0.1, metavar="D", help="Å (default: 0.1)"
+        "--min-distance", type=_size, default=0.1, metavar="D", help="Å (default: 0.1)"
     )
     group.add_argument("--keep-duplicates", action="store_true", help="keep repeated structures")
     group.add_argument(
@@ -92,6 +92,17 @@ def add_check_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--no-consistency-check", action="store_true", help="do not compare labels with each other"
     )
+
+
+def _size(text: str) -> float:
+    """Read a number that is not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not a number") from None
+    if not value >= 0:
+        raise ArgumentTypeError(f"{text} given, 0 or more needed")
+    return value
 
 
 def checks_of(args: Namespace) -> FrameChecks:
@@ -163,6 +174,8 @@ def print_report(report: IngestReport, path: Path) -> None:
     if report.consistency is not None:
         for finding in report.consistency.findings:
             print(finding)
+    n_seen = report.rejections.n_seen
+    print(f"{n_seen - report.rejections.n_dropped:,} of {n_seen:,} frames kept")
     n_atoms = int(report.dataset.n_atoms.sum())
     print(
         f"{path}: {len(report.dataset):,} structures, {n_atoms:,} atoms, "

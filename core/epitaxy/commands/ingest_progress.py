@@ -38,7 +38,7 @@ def telling(title: str) -> Iterator[Callable[[int, int, float | None], None]]:
 
 
 def _lines(title: str) -> Callable[[int, int, float | None], None]:
-    last = float("-inf")
+    last = time.monotonic()
 
     def show(n_seen: int, n_kept: int, fraction: float | None) -> None:
         nonlocal last

@@ -13,11 +13,14 @@ from epitaxy.curation.consistency import check_consistency
 from epitaxy.curation.conventions import Conventions
 from epitaxy.curation.findings import ConsistencyReport
 from epitaxy.curation.frames import FrameChecker, FrameChecks, Rejections
+from epitaxy.curation.names import distinct_names
 from epitaxy.dataset import Dataset
 from epitaxy.entry import Entry
 from epitaxy.errors import DataError, EntryError
 from epitaxy.protocols import Source
 from epitaxy.stores.memory_map import Writer
+
+_SUSPICIOUS = 0.05  # share of frames dropped for large labels that looks like another unit
 
 OnInconsistent = Literal["error", "warn", "skip"]
 Tell = Callable[[int, int, "float | None"], None]
@@ -85,9 +88,12 @@ def ingest(
     with Writer(path, overwrite=overwrite) as writer:
         for left in writer.removed_partials:
             warnings.append(f"removed {left.name}, left by a run that was killed")
-        for source in source_list:
+        renamed = _renamed_files(recipes)
+        for i, source in enumerate(source_list):
             try:
                 for entry in source:
+                    if i in renamed and entry.id.startswith(f"{renamed[i][0]}#"):
+                        entry = replace(entry, id=entry.id.replace(*renamed[i], 1))
                     _take(entry, writer, checker, rejections, conventions, tags, strict=strict)
                     if tell:
                         tell(rejections.n_seen, len(writer), getattr(source, "fraction", None))
@@ -97,7 +103,9 @@ def ingest(
                 warnings.append(f"{error} [the frames before were kept]")
         if not len(writer):
             reasons = "; ".join(rejections.lines()) or "the source has no frames"
-            raise DataError(f"nothing is left to put into {path}: {reasons}")
+            said = [reasons, *_hints(source_list, rejections)]
+            raise DataError(f"nothing is left to put into {path}: {'; '.join(said)}")
+        warnings += _hints(source_list, rejections)
         preview = writer.preview()
         warnings += _double_ids(preview)
         consistency = None
@@ -204,6 +212,31 @@ def _take(
     if tags:
         entry = replace(entry, tags=MappingProxyType({**entry.tags, **tags}))
     writer.append(entry)
+
+
+def _renamed_files(recipes: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, str]]:
+    """Return (name, distinct name) of the sources that read files of the same name."""
+    paths = {i: Path(str(recipe["path"])) for i, recipe in enumerate(recipes) if "path" in recipe}
+    names = dict(zip(paths, distinct_names(list(paths.values())), strict=True))
+    return {i: (path.name, names[i]) for i, path in paths.items() if names[i] != path.name}
+
+
+def _hints(sources: Sequence[Source], rejections: Rejections) -> list[str]:
+    """Return what may help the user to get dropped frames in."""
+    said: list[str] = []
+    if any(reason.endswith(" missing") for reason in rejections.counts):
+        for source in sources:
+            said += getattr(source, "hints", ())
+    for start, option in (("|F| >", "--forces-unit"), ("|energy| >", "--energy-unit")):
+        n = sum(count for reason, count in rejections.counts.items() if reason.startswith(start))
+        if n > _SUSPICIOUS * rejections.n_seen:
+            limit = "--max-force" if "F" in start else "--max-energy"
+            said.append(
+                f"{n / rejections.n_seen:.0%} of the frames were dropped for a large "
+                f"{'force' if 'F' in start else 'energy'}: if these are stored in another unit, "
+                f"say so with {option} (and its companions); if they are right, raise {limit}"
+            )
+    return said
 
 
 def _double_ids(dataset: Dataset) -> list[str]:

@@ -255,6 +255,8 @@ class Writer:
         self._waiting: list[Entry] = []
         self._waiting_atoms = 0
         self._n_structures = 0
+        if self.path.name in ("", ".."):
+            raise StoreError(f"{self.path}: a dataset is a directory of its own: give it a name")
         self._partial = self.path.with_name(f"{self.path.name}.partial-{os.getpid()}")
         self._check_place()
 
@@ -273,7 +275,7 @@ class Writer:
             )
 
     def __enter__(self) -> Writer:
-        with _disk_errors(self._partial):
+        with _disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.removed_partials = remove_stale_partials(self.path)
             shutil.rmtree(self._partial, ignore_errors=True)
@@ -330,7 +332,7 @@ class Writer:
             return
         self._flush()
         for block in blocks(entries._columns, entries._rows):
-            with _disk_errors(self._partial):
+            with _disk_errors(self.path):
                 self._recorder.add(block)
         self._n_structures += len(entries)
 
@@ -341,7 +343,7 @@ class Writer:
     def _flush(self) -> None:
         if self._waiting:
             block = Columns.from_entries(self._waiting)
-            with _disk_errors(self._partial):
+            with _disk_errors(self.path):
                 self._recorder.add(block)
         self._waiting, self._waiting_atoms = [], 0
 
@@ -367,7 +369,7 @@ class Writer:
         """Complete the column files and write the manifest, still to the side."""
         self._flush()
         recorder = self._recorder
-        with _disk_errors(self._partial):
+        with _disk_errors(self.path):
             if self._columns is None:
                 recorder.finish()
                 self._columns = {}
@@ -404,7 +406,7 @@ class Writer:
 
     def _commit(self) -> None:
         self._finish()
-        with _disk_errors(self._partial):
+        with _disk_errors(self.path):
             (self._partial / "host").unlink()
             _sync_directory(self._partial)
             self._check_place()
@@ -482,6 +484,6 @@ def _disk_errors(where: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"{where.parent}: the dataset could not be written: {error.strerror or error}; "
+            f"{where}: the dataset could not be written: {error.strerror or error}; "
             "nothing was kept of it and what was there before is untouched"
         ) from error
