@@ -283,7 +283,7 @@ def _refuse_non_finite(dataset: Dataset, what: str) -> None:
     """Refuse labels that are nan or infinite, by the names of their structures."""
     for name in (one for one in TERMS if one in dataset.targets):
         values, has_label = dataset.target(name)
-        is_finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        is_finite = np.isfinite(values).all(axis=tuple(range(1, np.ndim(values))))
         if is_finite.all():
             continue
         if name == "forces":

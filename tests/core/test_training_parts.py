@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from epitaxy.dataset import Dataset
 from epitaxy.entry import Entry
-from epitaxy.errors import ConfigError
+from epitaxy.errors import ConfigError, TrainingError
 from epitaxy.graphs.builder import build_batch
 from epitaxy.potential import Outputs
 from epitaxy.training.batches import LabelledGraphs, pack_rows, ragged_index
@@ -198,6 +199,60 @@ def test_a_journal_drops_what_will_be_computed_again(tmp_path):
     assert read_journal(path) == [{"epoch": 1}, {"epoch": 2}]
 
 
+def test_a_full_disk_under_a_journal_keeps_its_lines(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    journal = Journal(path)
+    journal.write({"epoch": 1, "loss": 0.5})
+    before = path.read_bytes()
+    opened = Path.open
+
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+        def write(self, text):
+            self.file.write(text[:5])
+            self.file.flush()
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", lambda *args, **options: Full(opened(*args, **options)))
+    with pytest.raises(TrainingError, match=r"metrics\.jsonl: No space left.*--resume"):
+        journal.write({"epoch": 2, "loss": 0.4})
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_when_a_journal_is_opened_again_keeps_its_lines(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    Journal(path).write({"epoch": 1, "loss": 0.5})
+    before = path.read_bytes()
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        Journal(path, after_epoch=1)
+    assert path.read_bytes() == before
+
+
+def all_optimizers():
+    from epitaxy.training.optimizers import OPTIMIZERS
+
+    return sorted(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("name", all_optimizers())
+def test_every_optimizer_on_the_list_can_train(name):
+    check_training(TrainingOptions(optimizer=name, epochs=1))
+
+
 # --- optimizers and schedules ---
 
 
@@ -229,6 +284,22 @@ def test_optimizers_are_found_by_name_and_go_downhill(name):
         ({"schedule_options": {"warm": 0.1}}, ["warm", "warmup"]),
         ({"schedule_options": {"warmup": 2}}, ["warmup", "2"]),
         ({"schedule": "LambdaLR"}, ["LambdaLR"]),
+        ({"optimizer": "SparseAdam"}, ["no optimizer named 'SparseAdam'", "AdamW"]),
+        ({"optimizer": "Muon"}, ["no optimizer named 'Muon'", "AdamW"]),
+        ({"schedule": "StepLR"}, ["schedule_options {step_size: ...}", "gamma"]),
+        ({"schedule": "OneCycleLR"}, ["schedule_options {max_lr: ...}", "total_steps"]),
+        (
+            {"schedule": "OneCycleLR", "schedule_options": {"max_lr": 0.1}},
+            ["total_steps", "one step per epoch"],
+        ),
+        (
+            {
+                "schedule": "OneCycleLR",
+                "schedule_options": {"max_lr": 0.1, "total_steps": 5},
+                "epochs": 30,
+            },
+            ["does not reach the end of 30 epochs"],
+        ),
     ],
 )
 def test_mistakes_in_optimizer_and_schedule_are_named_before_any_work(options, words):

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from epitaxy.errors import ConfigError
+from epitaxy.errors import ConfigError, EpitaxyError
 from epitaxy.registry import Registry
 
 
@@ -76,8 +76,9 @@ def write_plugin(name: str, folder: Path, *, kind: str = "model") -> None:
         kind: what it offers, a key of `SKETCHES`.
 
     Raises:
-        ConfigError: the name cannot be a Python package or belongs to an installed plugin, or
-            the folder exists.
+        ConfigError: the name cannot be a Python package or belongs to an installed plugin or
+            component, or the folder exists.
+        EpitaxyError: the disk refuses.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or keyword.iskeyword(name):
         raise ConfigError(
@@ -87,15 +88,28 @@ def write_plugin(name: str, folder: Path, *, kind: str = "model") -> None:
     installed = Registry.from_entry_points()
     if name in installed.plugins or name in [problem.plugin for problem in installed.problems]:
         raise ConfigError(f"a plugin named {name!r} is installed already; choose another name")
+    for offer in installed:
+        if offer.component.name == name:
+            raise ConfigError(
+                f"{name!r} is the {offer.kind} {offer.qualified_name} of {offer.distribution}: "
+                f"with a second one, configs that name it would have to say which; choose "
+                f"another name"
+            )
     if folder.exists():
         raise ConfigError(f"{folder} exists; nothing was written. Choose another with -o DIR")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        made = Path(scratch) / "plugin"
-        for path, text in _texts(name, kind).items():
-            (made / path).parent.mkdir(parents=True, exist_ok=True)
-            (made / path).write_text(text, encoding="utf-8")
-        made.rename(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            made = Path(scratch) / "plugin"
+            for path, text in _texts(name, kind).items():
+                (made / path).parent.mkdir(parents=True, exist_ok=True)
+                (made / path).write_text(text, encoding="utf-8")
+            made.rename(folder)
+    except OSError as error:
+        raise EpitaxyError(
+            f"cannot write {folder}: {error.strerror or error}; nothing was written. Free some "
+            f"space or choose another place with -o DIR"
+        ) from error
 
 
 def _texts(name: str, kind: str) -> dict[str, str]:

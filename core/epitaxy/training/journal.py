@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from epitaxy.errors import ConfigError
+from epitaxy.errors import ConfigError, TrainingError
 
 FILE_NAME = "metrics.jsonl"
 
@@ -19,20 +21,47 @@ class Journal:
     Args:
         path: file to write.
         after_epoch: lines of later epochs are dropped, because they are computed again.
+
+    Raises:
+        TrainingError: the disk refuses; lines that were there stay.
     """
 
     def __init__(self, path: Path, *, after_epoch: int = 0) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_journal(path) if line["epoch"] <= after_epoch]
         temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(_as_line(line) for line in kept), encoding="utf-8")
-        temporary.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = [line for line in read_journal(path) if line["epoch"] <= after_epoch]
+            temporary.write_text("".join(_as_line(line) for line in kept), encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise _refusal(path, error) from error
 
     def write(self, metrics: Mapping[str, float]) -> None:
-        """Append the numbers of an epoch."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_as_line(metrics))
+        """Append the numbers of an epoch.
+
+        Raises:
+            TrainingError: the disk refuses; the lines before stay.
+        """
+        try:
+            n_bytes = self.path.stat().st_size if self.path.exists() else 0
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(_as_line(metrics))
+            except OSError:
+                with suppress(OSError):
+                    os.truncate(self.path, n_bytes)  # no half line
+                raise
+        except OSError as error:
+            raise _refusal(self.path, error) from error
+
+
+def _refusal(path: Path, error: OSError) -> TrainingError:
+    return TrainingError(
+        f"cannot write {path}: {error.strerror or error}; free some space, then go on with --resume"
+    )
 
 
 def _as_line(metrics: Mapping[str, float]) -> str:

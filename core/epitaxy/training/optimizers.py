@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from epitaxy.training.options import TrainingOptions
 
 
+# These are in torch but take only sparse gradients, or only matrices: no network has only those.
+_UNFIT = ("Optimizer", "SparseAdam", "Muon")
+OPTIMIZERS: Mapping[str, Any] = {
+    name: value
+    for name, value in vars(torch.optim).items()
+    if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and name not in _UNFIT
+}
+"""Optimizers of torch that can train a network."""
+
+_EPOCHS_TRIED = 10_000  # of a schedule, before training: a fraction of a second
+
+
 class Schedule(Protocol):
     """Changes the learning rate as training goes on."""
 
@@ -43,8 +55,31 @@ def check_training(options: TrainingOptions) -> None:
     Raises:
         ConfigError: a name or an option is wrong.
     """
-    parameter = nn.Parameter(torch.zeros(2, 2))
-    make_schedule(make_optimizer([parameter], options), options)
+    # A matrix and a vector, because some optimizers take one kind only.
+    parameters = [nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))]
+    optimizer = make_optimizer(parameters, options)
+    schedule = make_schedule(optimizer, options)
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = torch.stack([p.square().sum() for p in parameters]).sum()
+        loss.backward()
+        return float(loss.detach())
+
+    try:
+        optimizer.step(closure)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"training: optimizer {options.optimizer} cannot train a network: {error}; AdamW can"
+        ) from None
+    try:
+        for _ in range(min(options.epochs, _EPOCHS_TRIED)):
+            schedule.after_epoch(1.0)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"training: schedule {options.schedule} does not reach the end of {options.epochs} "
+            f"epochs: {error}. It makes one step per epoch: change its schedule_options"
+        ) from None
 
 
 def make_optimizer(
@@ -56,13 +91,7 @@ def make_optimizer(
         ConfigError: there is no such optimizer, or it does not take an option.
     """
     parameters = list(parameters)
-    known: dict[str, Any] = {
-        name: value
-        for name, value in vars(torch.optim).items()
-        if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer)
-    }
-    known.pop("Optimizer")
-    kind = known[_match("optimizer", options.optimizer, known)]
+    kind = OPTIMIZERS[_match("optimizer", options.optimizer, OPTIMIZERS)]
     takes = inspect.signature(kind).parameters
     chosen = dict(options.optimizer_options)
     _check_options("optimizer", kind.__name__, chosen, takes)
@@ -112,11 +141,26 @@ def make_schedule(optimizer: torch.optim.Optimizer, options: TrainingOptions) ->
     if wanted.lower() == "reduce_on_plateau":
         wanted = "ReduceLROnPlateau"
     kind = known[_match("schedule", wanted, known, extra=(*own, "reduce_on_plateau"))]
-    _check_options("schedule", kind.__name__, chosen, inspect.signature(kind).parameters)
+    takes = inspect.signature(kind).parameters
+    _check_options("schedule", kind.__name__, chosen, takes)
+    required = [
+        one
+        for one, p in takes.items()
+        if p.default is inspect.Parameter.empty and one != "optimizer"
+    ]
+    others = ", ".join(one for one in takes if one not in ("optimizer", *required)) or "none"
+    if missing := [one for one in required if one not in chosen]:
+        raise ConfigError(
+            f"training: schedule {kind.__name__} needs schedule_options "
+            f"{{{', '.join(f'{one}: ...' for one in missing)}}}; it also takes: {others}"
+        )
     try:
         return PerEpoch(kind(optimizer, **chosen))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"training: schedule {kind.__name__} refused: {error}") from None
+        raise ConfigError(
+            f"training: schedule {kind.__name__} refused its schedule_options: {error}; it takes "
+            f"{', '.join([*required, others])} and makes one step per epoch"
+        ) from None
 
 
 class Constant:
