@@ -8,7 +8,8 @@ A verdict is given only where the line explains the energies; otherwise it is "c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,8 +29,10 @@ from epitaxy.entry import Method
 
 MIN_PAIRS = 8
 MIN_FRAMES = 6
+MIN_SIZES = 3  # pairs of sizes from which a verdict on the energies is given
 MIN_EXPLAINED = 0.5  # of the squared energy differences, in units of `Pairs.scale`
 GOOD_SLOPES = (0.65, 1.5)  # anharmonic motion and Pulay stress stay well inside, units outside
+_EXPLAINED_UNIT = 0.8  # a line that explains less does not show a unit, only that much is wrong
 _UNIT_MATCH = 0.12  # relative distance within which a slope is that of a unit
 
 _OURS = Conventions()
@@ -60,6 +63,8 @@ def check_consistency(dataset: Dataset) -> ConsistencyReport:
     if by_size is not None and by_size.verdict == "inconsistent":
         findings.append(by_size)
         energy_factor = pairs.n_atoms.astype(float)
+    if (turned := _judge_sign(pairs, energy_factor, labels)) is not None:
+        return ConsistencyReport((*findings, turned))
     force_factor = 1.0
     for name in list(labels):
         if (empty_label := placeholder(dataset, name, pairs)) is not None:
@@ -75,7 +80,7 @@ def check_consistency(dataset: Dataset) -> ConsistencyReport:
             force_factor = _force_factor(found.remedy)
     if "stress" in labels:
         findings.append(_judge_stress(pairs, energy_factor, force_factor))
-    if by_size is not None and by_size.verdict == "consistent":
+    if by_size is not None and by_size.verdict != "inconsistent":
         findings.insert(0, by_size)
     return ConsistencyReport(tuple(findings))
 
@@ -117,6 +122,11 @@ def energy_against_size(dataset: Dataset) -> Finding | None:
     spread = float(np.max(np.abs(np.array(exponents) - exponent)))
     facts = {"slope": exponent, "slope_error": spread, "explained": 1.0, "n_pairs": len(exponents)}
     if abs(exponent - 1) < 0.3:
+        if len(exponents) < MIN_SIZES:
+            cause = f"{len(exponents)} pairs of sizes of one composition, {MIN_SIZES} needed"
+            return Finding(
+                label="energy", verdict="cannot tell", cause=cause, n_pairs=len(exponents)
+            )
         return Finding(label="energy", verdict="consistent", **facts)  # type: ignore[arg-type]
     if abs(exponent) < 0.3 and spread < 0.3:
         return Finding(
@@ -154,10 +164,37 @@ def _judge_forces(pairs: Pairs, energy_factor: np.ndarray) -> Finding:
     if GOOD_SLOPES[0] <= line.slope <= GOOD_SLOPES[1]:
         return Finding(label="forces", verdict="consistent", **line.facts())
     cause, remedy = _name_forces(line, used, energy, _stress_slope(pairs, energy_factor))
-    if not remedy.changes and line.explained < 0.8:
+    is_unit = bool(set(remedy.changes) - {"forces_are_gradients"})
+    if line.explained < (_EXPLAINED_UNIT if is_unit or not remedy.changes else MIN_EXPLAINED):
+        if is_unit:
+            cause = "forces and energies agree too little to say what is wrong with them"
         return Finding(label="forces", verdict="cannot tell", cause=cause, **line.facts())
     label: Label = "energy" if remedy.energy_per_atom or remedy.energy_unit != "eV" else "forces"
     return Finding(label=label, verdict="inconsistent", cause=cause, remedy=remedy, **line.facts())
+
+
+def _judge_sign(pairs: Pairs, energy_factor: np.ndarray, labels: Sequence[Label]) -> Finding | None:
+    """Find energies of the wrong sign: both forces and stress say so, each by itself."""
+    if not {"forces", "stress"} <= set(labels):
+        return None
+    forces = _judge_forces(pairs, energy_factor)
+    if forces.slope is None or forces.verdict == "cannot tell":
+        return None
+    stress = _judge_stress(pairs, energy_factor, -1.0)
+    if stress.slope is None or stress.verdict == "cannot tell":
+        return None
+    low, high = GOOD_SLOPES
+    if not (low <= -forces.slope <= high and low <= -stress.slope <= high):
+        return None
+    if stress.remedy.stress_order != "ase" or stress.remedy.stress_is_virial:
+        return None
+    return replace(
+        forces,
+        label="energy",
+        verdict="inconsistent",
+        cause="energies have the wrong sign (or forces and stress both have)",
+        remedy=_OURS,
+    )
 
 
 def _judge_frames(dataset: Dataset, pairs: Pairs) -> Finding | None:
@@ -207,6 +244,8 @@ def _name_forces(
             what = "forces have the wrong sign" if factor == 1 else f"forces look like {unit}"
             if unit == "eV/Bohr":
                 what += " (or energies and forces are both in atomic units)"
+            if factor == 1 and stress_slope is None:
+                what += " (or the energies have: no stress tells which)"
             remedy = Conventions(forces_unit=unit, forces_are_gradients=flipped)
             candidates.append((_misfit(size, factor), _rarity(unit), what, remedy))
     if not stress_is_good:

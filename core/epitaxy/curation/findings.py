@@ -9,8 +9,7 @@ from epitaxy.curation.conventions import Conventions
 from epitaxy.errors import ConsistencyError
 
 _OURS = Conventions()
-_MANY_PAIRS = 24  # from here on, a line that explains nothing is suspicious
-_HALF = 0.5
+_MANY_PAIRS = 24  # from here on, a line that says nothing clear is suspicious
 
 Label = Literal["energy", "forces", "stress"]
 Verdict = Literal["consistent", "inconsistent", "cannot tell"]
@@ -71,8 +70,7 @@ class ConsistencyReport:
             for finding in self.findings
             if finding.verdict == "cannot tell"
             and finding.n_pairs >= _MANY_PAIRS
-            and finding.explained is not None
-            and finding.explained < _HALF
+            and finding.slope is not None
         )
 
     @property
