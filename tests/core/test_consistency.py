@@ -236,3 +236,30 @@ def test_two_sizes_are_too_few_for_a_verdict_on_energies():
     assert energy.verdict == "cannot tell"
     assert energy.slope is None
     assert "1 pairs of sizes" in str(energy)
+
+
+@cache
+def breathing() -> tuple[Entry, ...]:
+    """Copper whose cell and atoms move together, as at constant pressure, without stress."""
+    rng = np.random.default_rng(11)
+    entries = []
+    for i in range(40):
+        atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+        strain = rng.normal(scale=0.006, size=(3, 3))
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+        atoms.positions += rng.normal(scale=0.06, size=atoms.positions.shape)
+        atoms.calc = EMT()
+        targets = {"energy": atoms.get_potential_energy() - 28, "forces": atoms.get_forces()}
+        entries.append(Entry.from_atoms(atoms, targets=targets, id=f"npt#{i}"))
+    return tuple(entries)
+
+
+def test_forces_are_judged_where_cells_vary_and_no_stress_is_given():
+    right = check_consistency(Dataset.from_entries(breathing()))
+    assert [f.verdict for f in right.findings] == ["consistent"]
+    wrong = check_consistency(broken(breathing(), lambda e, t: {"forces": -t["forces"]}))
+    assert wrong.remedy == Conventions(forces_are_gradients=True)
+    few = check_consistency(Dataset.from_entries(breathing()[:7]))
+    (finding,) = few.findings
+    assert finding.verdict == "cannot tell"
+    assert "differ in their cells and have no stress label" in str(finding)

@@ -20,7 +20,7 @@ from epitaxy.curation.conventions import (
     STRESS_UNITS,
     Conventions,
 )
-from epitaxy.curation.findings import ConsistencyReport, Finding, Label
+from epitaxy.curation.findings import ConsistencyReport, Finding, Label, Verdict
 from epitaxy.curation.lines import Line, fit_line, huber_weights
 from epitaxy.curation.mixtures import mixed_energies, odd_forces, placeholder
 from epitaxy.curation.pairs import Pairs, find_pairs, sample_rows
@@ -29,6 +29,7 @@ from epitaxy.entry import Method
 
 MIN_PAIRS = 8
 MIN_FRAMES = 6
+MIN_FITTED = 30  # pairs from which the energy of strain is fitted where there is no stress
 MIN_SIZES = 3  # pairs of sizes from which a verdict on the energies is given
 MIN_EXPLAINED = 0.5  # of the squared energy differences, in units of `Pairs.scale`
 GOOD_SLOPES = (0.65, 1.5)  # anharmonic motion and Pulay stress stay well inside, units outside
@@ -149,11 +150,17 @@ def _judge_forces(pairs: Pairs, energy_factor: np.ndarray) -> Finding:
         # Too few frames of one cell: take the part of the energy that the stress explains out.
         tested = moved & pairs.is_complete
     if tested.sum() < MIN_PAIRS:
+        strained = moved & ~pairs.is_complete
+        if (fitted := _judge_strained(pairs[strained], energy_factor[strained])) is not None:
+            return fitted
+        cause = f"{int(tested.sum())} pairs of near frames, {MIN_PAIRS} needed"
+        if strained.any():
+            cause += (
+                f" ({int(strained.sum())} more differ in their cells and have no stress label, "
+                "so the energy of the strain is unknown)"
+            )
         return Finding(
-            label="forces",
-            verdict="cannot tell",
-            cause=f"{int(tested.sum())} pairs of near frames, {MIN_PAIRS} needed",
-            n_pairs=int(tested.sum()),
+            label="forces", verdict="cannot tell", cause=cause, n_pairs=int(tested.sum())
         )
     used = pairs[tested]
     energy = used.energy * energy_factor[tested]
@@ -171,6 +178,36 @@ def _judge_forces(pairs: Pairs, energy_factor: np.ndarray) -> Finding:
         return Finding(label="forces", verdict="cannot tell", cause=cause, **line.facts())
     label: Label = "energy" if remedy.energy_per_atom or remedy.energy_unit != "eV" else "forces"
     return Finding(label=label, verdict="inconsistent", cause=cause, remedy=remedy, **line.facts())
+
+
+def _judge_strained(pairs: Pairs, energy_factor: np.ndarray) -> Finding | None:
+    """Judge forces of frames whose cells differ and that have no stress.
+
+    The energy of the strain is fitted along with the forces: one constant stress, and a term
+    in the square of the volume. None where too few pairs, or too little explained, remain.
+    """
+    if len(pairs) < MIN_FITTED or (pairs.n_atoms != pairs.n_atoms[0]).any():
+        return None
+    energy = pairs.energy * energy_factor
+    volume = pairs.volume / pairs.volume.mean()
+    terms = np.concatenate([pairs.strain.mean(axis=1), np.diff((volume - 1) ** 2, axis=1)], axis=1)
+    x = np.concatenate([pairs.force_work[:, None], terms], axis=1) / pairs.scale[:, None]
+    y = energy / pairs.scale
+    weights = np.ones(len(y))
+    slopes = np.zeros(x.shape[1])
+    for _ in range(20):
+        root = np.sqrt(weights)
+        slopes = np.linalg.lstsq(x * root[:, None], y * root)[0]
+        weights = huber_weights(y - x @ slopes)
+    left = energy - terms @ slopes[1:]
+    line = fit_line(left / pairs.scale, pairs.force_work / pairs.scale, pairs.rows)
+    if _unclear("forces", line) is not None or line.explained < _EXPLAINED_UNIT:
+        return None
+    if GOOD_SLOPES[0] <= line.slope <= GOOD_SLOPES[1]:
+        return Finding(label="forces", verdict="consistent", **line.facts())
+    cause, remedy = _name_forces(line, pairs, left, None)
+    verdict: Verdict = "inconsistent" if remedy.changes else "cannot tell"
+    return Finding(label="forces", verdict=verdict, cause=cause, remedy=remedy, **line.facts())
 
 
 def _judge_sign(pairs: Pairs, energy_factor: np.ndarray, labels: Sequence[Label]) -> Finding | None:
