@@ -86,7 +86,7 @@ def train(
             _in_full(config, registry).to_mapping(), sort_keys=False, allow_unicode=True
         )
         _write_text(output / CONFIG, text)
-        split.save(_without(output / SPLIT))
+        split.save(output / SPLIT)
         model = strategy(config.model, split, run=run)
     except EpitaxyError:
         if is_new:
@@ -201,9 +201,3 @@ def _write_text(path: Path, text: str) -> None:
             f"cannot write {path}: {error.strerror or error}; free some space or choose another "
             f"folder with -o, then start again"
         ) from error
-
-
-def _without(path: Path) -> Path:
-    """Return a path at which nothing is."""
-    path.unlink(missing_ok=True)
-    return path

@@ -1,6 +1,8 @@
 """What `epitaxy train` refuses to learn from, and that a refusal costs nothing."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,9 +148,20 @@ def test_missing_test_errors_are_said_and_the_model_is_kept(place, monkeypatch, 
     assert load_artifact("run/artifact").manifest["metrics"] == {}
 
 
-def test_a_full_disk_at_the_start_is_one_clear_line(place, monkeypatch, capsys):
-    from pathlib import Path
+def test_a_full_disk_when_resuming_keeps_the_split(place, monkeypatch, capsys):
+    assert train() == 0
+    before = (place / "run" / "split.json").read_bytes()
 
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(json, "dump", full)
+    assert main(["train", "job.yaml", "--quiet", "--resume"]) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert (place / "run" / "split.json").read_bytes() == before
+
+
+def test_a_full_disk_at_the_start_is_one_clear_line(place, monkeypatch, capsys):
     real = Path.write_text
 
     def full(path, *arguments, **options):
