@@ -42,7 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Scan the volume and fit; the exit status is 1 if the minimum is outside the scan."""
-    from epitaxy.errors import ConfigError, DataError
+    from epitaxy.errors import ConfigError, DataError, StructureError
     from epitaxy.evaluation.eos import fit_equation_of_state
     from epitaxy_calculator.recording import Recording, UncertaintyWatch
     from epitaxy_calculator.steps import Steps
@@ -72,6 +72,8 @@ def run(args: Namespace) -> int:
             members = _scan(atoms, args, recording, steps, watch)
         except KeyboardInterrupt:
             stopped = True
+        except StructureError as error:
+            raise StructureError(f"the scan cannot go on: {error}; {recording.kept}") from error
     if recording.n_frames:
         recording.publish()
         inputs.remove_results(folder, names=("eos.png", "eos.json"))
@@ -162,6 +164,7 @@ def _report(
     import numpy as np
 
     from epitaxy.evaluation.eos import GPA_PER_EV_PER_CUBIC_ANGSTROM
+    from epitaxy_calculator.recording import write_text
 
     relaxed = atoms.copy()
     relaxed.set_cell(atoms.cell.array * (fit.volume / atoms.get_volume()) ** (1 / 3))
@@ -191,7 +194,7 @@ def _report(
         },
         "is_minimum_inside_scan": fit.is_inside_range,
     }
-    (folder / "eos.json").write_text(json.dumps(found, indent=2) + "\n")
+    write_text(folder / "eos.json", json.dumps(found, indent=2) + "\n")
 
     def line(symbol: str, value: float, std: float | None, unit: str) -> None:
         bar = f" ± {std:.2g}" if std is not None else ""

@@ -25,7 +25,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--timestep", type=inputs.positive, default=1.0, help="fs (default: 1; less with hydrogen)"
     )
     parser.add_argument(
-        "--temperature", type=inputs.not_negative, default=300.0, help="K (default: 300)"
+        "--temperature",
+        type=inputs.not_negative,
+        default=300.0,
+        help="K, above 0 with a thermostat (default: 300)",
     )
     parser.add_argument(
         "--ensemble",
@@ -108,8 +111,8 @@ def run(args: Namespace) -> int:
     print(f"results are in {folder}")
     if failure is not None:
         raise StructureError(
-            f"the run cannot go on: {failure}; {recording.n_frames} frames before it are in "
-            f"{recording.trajectory} (a smaller --timestep, or a better model, may help)"
+            f"the run cannot go on: {failure}; {recording.kept} "
+            f"(a smaller --timestep, or a better model, may help)"
         ) from failure
     return 130 if stopped else 0
 

@@ -65,11 +65,11 @@ def run(args: Namespace) -> int:
         recording.publish()
         inputs.remove_results(folder, names=("predictions.png",))
         plot(comparison, recording, folder / "predictions.png", threshold=args.threshold)
-    elif not stopped:
+    elif is_new:
+        folder.rmdir()
+    if not (recording.n_frames or stopped):
         reasons = [*damaged, *refused]
         more = f" (and {len(reasons) - 1} more like it)" if len(reasons) > 1 else ""
-        if is_new:
-            folder.rmdir()
         raise DataError(f"nothing could be predicted or written: {reasons[0]}{more}")
     print(f"{stopped}{recording.n_frames} structures predicted, {len(refused)} refused")
     if damaged:

@@ -95,6 +95,12 @@ class Recording:
         self._append(self._lines, text.getvalue())
         self.rows.append(dict(row))
 
+    @property
+    def kept(self) -> str:
+        """What a message says of the part that was written, whatever happens next."""
+        path = _part(self.trajectory) if self._aside else self.trajectory
+        return f"the {self.n_frames} frames before it are in {path}"
+
     def column(self, name: str) -> np.ndarray:
         """Return a column of the table as numbers; nan where a row has none."""
         values = [row.get(name) for row in self.rows]
@@ -108,25 +114,28 @@ class Recording:
                 content = content[file.write(content) :]
         except OSError as error:
             file.truncate(start)
-            raise EpitaxyError(
-                f"cannot write {file.name}: {error}; the {self.n_frames} frames and "
-                f"{len(self.rows)} rows before it are kept"
-            ) from error
+            kept = f"; {self.kept}" if self.n_frames else ""
+            raise EpitaxyError(f"cannot write {file.name}: {error.strerror}{kept}") from error
         except BaseException:
             file.truncate(start)
             raise
 
 
 def write_structure(path: Path, atoms: Atoms, results: Mapping[str, Any]) -> None:
-    """Write one structure with its results; a file that is there is replaced when all is done.
+    """Write one structure with its results, as `write_text` does."""
+    text = io.StringIO()
+    write_xyz(text, [with_results(atoms, results)])
+    write_text(path, text.getvalue())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file; one that is there is replaced when all is written.
 
     Raises:
         EpitaxyError: the file cannot be written.
     """
-    text = io.StringIO()
-    write_xyz(text, [with_results(atoms, results)])
     try:
-        _part(path).write_text(text.getvalue())
+        _part(path).write_text(text, encoding="utf-8")
     except OSError as error:
         _part(path).unlink(missing_ok=True)
         raise EpitaxyError(f"cannot write {path}: {error}") from error

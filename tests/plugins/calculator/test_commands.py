@@ -2,6 +2,8 @@
 
 import csv
 import json
+import resource
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from epitaxy.cli import main
-from epitaxy.errors import EpitaxyError
+from epitaxy.errors import EpitaxyError, StructureError
 from epitaxy.registry import Registry
 from epitaxy.testing.calculator_checks import write_sample_artifact
 from epitaxy_calculator import inputs
@@ -592,3 +594,55 @@ def test_predict_without_labels_plots_the_error_bars_if_there_are_any(
     assert (out / "predictions.png").exists() == has_plot
     if has_plot:
         assert (out / "predictions.png").read_bytes()[:4] == PNG
+
+
+@pytest.mark.parametrize("name", ["predict", "relax", "md", "eos"])
+def test_a_disk_that_fills_up_is_one_message_that_says_what_is_kept(
+    pair,
+    tmp_path: Path,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pair(1.0)
+    frames = [rattled_silicon(seed=k) for k in range(5)]
+    write(tmp_path / "si.xyz", frames if name == "predict" else frames[0])
+    out = tmp_path / "out"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        status = verb(name, "any", tmp_path / "si.xyz", "-o", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert status == 2
+    said = capsys.readouterr().err
+    assert said.startswith("epitaxy: error: cannot write")
+    (trajectory,) = out.glob("*.extxyz*")
+    n_frames = len(read(trajectory, index=":", format="extxyz"))
+    assert 0 < n_frames < 5
+    assert f"the {n_frames} frames before it are in {trajectory}" in said
+
+
+def test_an_eos_that_cannot_go_on_says_where_its_volumes_are(
+    pair,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pair(1.0)
+    write(tmp_path / "si.cif", bulk("Si"))
+    out = tmp_path / "out"
+    calculate = PotentialCalculator.calculate
+    calls = []
+
+    def failing(self, *arguments: object, **named: object) -> None:
+        calls.append(1)
+        if len(calls) == 4:
+            raise StructureError("structure: a run blew up")
+        calculate(self, *arguments, **named)
+
+    monkeypatch.setattr(PotentialCalculator, "calculate", failing)
+    assert verb("eos", "any", tmp_path / "si.cif", "-o", out) == 2
+    assert f"the 2 frames before it are in {out}/eos.extxyz.part" in capsys.readouterr().err
+    assert len(read(out / "eos.extxyz.part", index=":", format="extxyz")) == 2
