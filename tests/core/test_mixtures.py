@@ -60,6 +60,21 @@ def test_frames_with_the_sign_of_forces_turned_are_named(every):
 
 @pytest.mark.parametrize(
     ("unit", "factor"),
+    [
+        ("Hartree/Bohr", units.Hartree / units.Bohr),
+        ("Ry/Bohr", units.Rydberg / units.Bohr),
+        ("kcal/mol/Å", units.kcal / units.mol),
+    ],
+)
+def test_forces_of_mixed_units_are_named(unit, factor):
+    report = check_consistency(changed("forces", lambda f: f / factor, every=5))
+    message = f"in [78] of 40 frames they look like {unit} .cu#3, cu#8"
+    with pytest.raises(ConsistencyError, match=message):
+        report.raise_if_inconsistent()
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
     [("Hartree", units.Hartree), ("Ry", units.Rydberg), ("kcal/mol", units.kcal / units.mol)],
 )
 def test_energies_of_mixed_units_are_named(unit, factor):

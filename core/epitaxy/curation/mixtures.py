@@ -21,15 +21,18 @@ from epitaxy.entry import Method
 _SHOWN = 5  # frames named in a message
 _MIN_FRAMES = 6  # of one composition, or zeros
 _MIN_VOTES = 2  # pairs that a frame needs before it is called wrong
+_MIN_GAIN = 0.2  # of relative misfit per pair that another factor on the forces must bring
 _MIN_GAP = 3.0  # ratio between energies that are no longer one cluster
 _MAX_SPREAD = 1.5  # largest by smallest energy of one cluster
 _UNIT_MATCH = 0.06  # relative distance within which a ratio is that of a unit
 
+# Factors near one (eV/Bohr is 1.9) are not among these: in a single frame, anharmonic motion
+# looks like them.
 _FORCE_FACTORS: Mapping[str, float] = {
     "have the wrong sign": -1.0,
     **{
         f"look like {unit}": FORCE_UNITS[unit]
-        for unit in ("eV/Bohr", "Hartree/Bohr", "Ry/Bohr", "kcal/mol/Å", "kJ/mol/Å")
+        for unit in ("Hartree/Bohr", "Ry/Bohr", "kcal/mol/Å", "kJ/mol/Å")
     },
 }
 
@@ -180,34 +183,46 @@ def _best_factors(
         size = np.abs(energy) + np.abs(parts).sum(axis=-1) + 1e-6
         return np.asarray(np.abs(energy - parts.sum(axis=-1)) / size)
 
-    def per_frame() -> np.ndarray:
-        """(n factors, n) sum of the misfits of a frame's pairs were its factor another."""
+    def per_frame() -> tuple[np.ndarray, np.ndarray]:
+        """(2, n factors, n) sum of misfits of the pairs that can tell: factor 1, and another."""
         now = work * factors[choice[ends]]
-        sums = np.zeros((len(factors), n))
-        for k, factor in enumerate(factors):
-            for side in (0, 1):
-                parts = now.copy()
+        sums = np.zeros((2, len(factors), n))
+        for side in (0, 1):
+            parts = now.copy()
+            parts[:, side] = work[:, side]
+            usual = misfits(parts)
+            for k, factor in enumerate(factors):
                 parts[:, side] = work[:, side] * factor
-                np.add.at(sums[k], ends[:, side], np.where(heard[:, side], misfits(parts), 0.0))
-        return sums
+                can_tell = hears[k][:, side]
+                for which, misfit in enumerate((usual, misfits(parts))):
+                    told = np.where(can_tell, misfit, 0.0)
+                    sums[which, k] += np.bincount(ends[:, side], told, n)
+        return sums[0], sums[1]
 
-    # A frame is heard in a pair only if its forces do a good part of the work in it.
-    heard = np.abs(work) > 0.15 * (np.abs(energy) + np.abs(work).sum(axis=1))[:, None]
-    votes = np.zeros(n)
-    np.add.at(votes, ends, heard.astype(float))
+    def audible(factor: float) -> np.ndarray:
+        own = np.abs(work * factor)
+        return np.asarray(own > 0.15 * (np.abs(energy)[:, None] + np.abs(work[:, ::-1]) + own))
+
+    # A pair tells something of a frame only if its forces do a good part of the work in it,
+    # in one unit or the other.
+    hears = [audible(1.0) | audible(factor) for factor in factors]
+    votes = np.array([np.bincount(ends.ravel(), heard.ravel(), n) for heard in hears])
     frames = np.arange(n)
     for _ in range(2 * n):
-        sums = per_frame()
-        gain = sums[choice, frames] - sums.min(axis=0)
-        # Half a misfit per pair is needed: noise does not bring it.
-        gain[gain < 0.25 * np.maximum(votes, 1)] = 0
-        best = int(np.argmax(gain))
-        if gain[best] <= 0:
+        usual, other = per_frame()
+        gains = (usual - other) / np.maximum(votes, 1)
+        # A quarter of a misfit per pair is needed: noise does not bring it.
+        gains[gains < _MIN_GAIN] = 0
+        total = gains * votes
+        lead = total.max(axis=0) - total[choice, frames]
+        best = int(np.argmax(lead))
+        if lead[best] <= 0:
             break
-        choice[best] = int(np.argmin(sums[:, best]))
-    sums = per_frame()
-    many = np.maximum(votes, 1)
-    return choice, sums[0] / many, sums[choice, frames] / many, votes
+        choice[best] = int(np.argmax(total[:, best]))
+    usual, other = per_frame()
+    voters = votes[choice, frames]
+    many = np.maximum(voters, 1)
+    return choice, usual[choice, frames] / many, other[choice, frames] / many, voters
 
 
 def _names(dataset: Dataset, rows: list[int]) -> str:
