@@ -82,7 +82,7 @@ def test_energies_of_mixed_units_are_named(unit, factor):
     with pytest.raises(ConsistencyError, match=f"20 of 40 frames look like {unit}.*mixed units"):
         report.raise_if_inconsistent()
     few = check_consistency(changed("energy", lambda e: e / factor, every=20))
-    with pytest.raises(ConsistencyError, match=rf"2 of 40 .* {unit}.*\(cu#3, cu#23\)|\(cu#23"):
+    with pytest.raises(ConsistencyError, match=rf"2 of 40 .* {unit}.*\(cu#3, cu#23\)"):
         few.raise_if_inconsistent()
 
 

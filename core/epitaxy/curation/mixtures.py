@@ -226,5 +226,5 @@ def _best_factors(
 
 
 def _names(dataset: Dataset, rows: list[int]) -> str:
-    shown = ", ".join(dataset.ids[int(i)] or f"row {i}" for i in rows[:_SHOWN])
+    shown = ", ".join(dataset.ids[i] or f"row {i}" for i in sorted(map(int, rows))[:_SHOWN])
     return shown if len(rows) <= _SHOWN else f"{shown} and {len(rows) - _SHOWN} more"
