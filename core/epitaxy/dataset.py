@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,7 @@ import numpy as np
 from epitaxy.entry import Entry, Method, Origin
 from epitaxy.errors import DataError
 from epitaxy.quantities import quantity
-from epitaxy.stores.columns import Columns, Strings, digest
+from epitaxy.stores.columns import Columns, Strings, Tag, Target, digest
 
 
 class Structures(NamedTuple):
@@ -352,6 +353,59 @@ class Dataset:
             path=self._path,
         )
 
+    # --- changed copies ---
+
+    def with_tag(self, name: str, words: Sequence[str]) -> Dataset:
+        """Return the same structures with a text label added or replaced.
+
+        Args:
+            name: of the tag.
+            words: (n,) texts, one per structure; "" where there is none.
+
+        Raises:
+            DataError: the number of texts is not that of the structures.
+        """
+        if len(words) != len(self):
+            raise DataError(f"{len(words)} texts for the tag {name!r} of {len(self)} structures")
+        columns = self._own_columns()
+        present, codes = np.unique(np.asarray(words, dtype=str), return_inverse=True)
+        texts = tuple(str(word) for word in present if word)
+        codes = codes - (len(present) - len(texts))  # "" sorts first and becomes -1
+        tag = Tag(codes.astype(np.int32), texts)
+        tags = {**columns.tags, name: tag} if texts else _without(columns.tags, name)
+        return Dataset(replace(columns, tags=tags), history=self._history)
+
+    def with_target(self, name: str, values: np.ndarray, mask: np.ndarray | None = None) -> Dataset:
+        """Return the same structures with one target added or replaced.
+
+        Args:
+            name: a quantity.
+            values: (n, *shape) or (n_atoms_total, *shape) in the unit of `epitaxy.quantities`.
+            mask: (n,) bool, which structures have it; all by default.
+
+        Raises:
+            DataError: no such quantity, a wrong shape, or a value that is not finite.
+        """
+        rule = quantity(name)
+        n_rows = int(self.n_atoms.sum()) if rule.per == "atom" else len(self)
+        values = np.array(values, dtype=np.float64)
+        mask = np.ones(len(self), dtype=bool) if mask is None else np.array(mask, dtype=bool)
+        if values.shape != (n_rows, *rule.shape) or mask.shape != (len(self),):
+            raise DataError(
+                f"{name}: values of shape {values.shape} and a mask of shape {mask.shape}; "
+                f"expected {(n_rows, *rule.shape)} and {(len(self),)}"
+            )
+        values[~(np.repeat(mask, self.n_atoms) if rule.per == "atom" else mask)] = 0.0
+        if not np.isfinite(values).all():
+            raise DataError(f"{name}: some values are not finite; mask them out")
+        columns = self._own_columns()
+        targets = {**columns.targets, name: Target(values, mask)}
+        return Dataset(replace(columns, targets=targets), history=self._history)
+
+    def _own_columns(self) -> Columns:
+        """Return columns whose rows are exactly those of this view."""
+        return self._columns if self._rows is None else self._columns.take(self._rows)
+
     @property
     def digest(self) -> str:
         """sha256 over what the data mean: structures, labels, methods and tags, in order.
@@ -362,6 +416,10 @@ class Dataset:
         if self._digest is None:
             self._digest = digest(self._columns, self._rows)
         return self._digest
+
+
+def _without(mapping: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if key != name}
 
 
 def _distinct(codes: np.ndarray, rows: np.ndarray | None, words: Sequence[Any]) -> tuple[Any, ...]:

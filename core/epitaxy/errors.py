@@ -9,6 +9,7 @@
     ├── ConfigError                  (also a ValueError)
     ├── DataError                    (also a ValueError)
     │   ├── EntryError               one entry is unusable
+    │   ├── SourceError              a database does not answer, or answers nonsense
     │   ├── StoreError               files of a dataset are damaged or missing
     │   └── ConsistencyError         labels contradict each other
     ├── SplitError                   (also a ValueError)
@@ -55,6 +56,10 @@ class DataError(EpitaxyError, ValueError):
 
 class EntryError(DataError):
     """One entry is unusable: the message names it and the reason."""
+
+
+class SourceError(DataError):
+    """A database cannot be reached, refuses the request, or answers nonsense."""
 
 
 class StoreError(DataError):

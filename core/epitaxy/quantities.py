@@ -94,6 +94,80 @@ _TABLE = (
     Quantity(name="band_gap", unit="eV", meaning="Kohn-Sham or measured band gap."),
     Quantity(name="bulk_modulus", unit="GPa", meaning="Voigt-Reuss-Hill bulk modulus."),
     Quantity(name="shear_modulus", unit="GPa", meaning="Voigt-Reuss-Hill shear modulus."),
+    Quantity(name="log10_bulk_modulus", unit="log10(GPa)", meaning="log10 of the bulk modulus."),
+    Quantity(name="log10_shear_modulus", unit="log10(GPa)", meaning="log10 of the shear modulus."),
+    Quantity(name="cohesive_energy", unit="eV/atom", meaning="Energy of separation into atoms."),
+    Quantity(
+        name="decomposition_energy",
+        unit="eV/atom",
+        meaning="Energy relative to the most stable competing phases; negative if stable.",
+    ),
+    Quantity(name="mixing_energy", unit="eV/atom", meaning="Energy relative to the end members."),
+    Quantity(name="exfoliation_energy", unit="meV/atom", meaning="Energy to take a layer off."),
+    Quantity(
+        name="perovskite_heat",
+        unit="eV",
+        meaning="Heat of formation per five-atom perovskite cell (Castelli 2012; MatBench).",
+    ),
+    Quantity(name="refractive_index", unit="", meaning="Refractive index."),
+    Quantity(
+        name="last_phonon_peak",
+        unit="1/cm",
+        meaning="Frequency of the highest optical peak of the phonon density of states.",
+    ),
+    Quantity(name="heat_capacity", unit="J/(mol K)", meaning="Heat capacity at constant volume."),
+    Quantity(name="thermal_conductivity", unit="W/(m K)", meaning="Lattice thermal conductivity."),
+    Quantity(name="yield_strength", unit="MPa", meaning="Yield strength."),
+    Quantity(name="is_metal", unit="", meaning="1 for a metal, 0 otherwise."),
+    Quantity(name="is_glass_former", unit="", meaning="1 if a metallic glass forms, 0 otherwise."),
+    Quantity(name="fermi_energy", unit="eV", meaning="Fermi energy of the calculation."),
+    Quantity(
+        name="magnetization_per_atom", unit="μB/atom", meaning="Total magnetic moment per atom."
+    ),
+    Quantity(
+        name="polarizability",
+        unit="Å^3",
+        shape=(6,),
+        meaning="Static polarizability volume; Voigt xx, yy, zz, yz, xz, xy.",
+    ),
+    Quantity(
+        name="isotropic_polarizability",
+        unit="Å^3",
+        meaning="A third of the trace of the static polarizability volume.",
+    ),
+    Quantity(name="homo", unit="eV", meaning="Highest occupied molecular orbital energy."),
+    Quantity(name="lumo", unit="eV", meaning="Lowest unoccupied molecular orbital energy."),
+    Quantity(name="dipole_norm", unit="e·Å", meaning="Length of the electric dipole moment."),
+    Quantity(
+        name="electronic_spatial_extent", unit="Å^2", meaning="Expectation value of r squared."
+    ),
+    Quantity(
+        name="zero_point_energy",
+        unit="eV",
+        extensive=True,
+        meaning="Zero-point vibrational energy.",
+    ),
+    Quantity(
+        name="internal_energy",
+        unit="eV",
+        extensive=True,
+        meaning="Internal energy at 298.15 K.",
+    ),
+    Quantity(name="enthalpy", unit="eV", extensive=True, meaning="Enthalpy at 298.15 K."),
+    Quantity(
+        name="free_energy_298",
+        unit="eV",
+        extensive=True,
+        meaning="Gibbs free energy at 298.15 K.",
+    ),
+    Quantity(
+        name="dos",
+        unit="states/eV",
+        shape=(2001,),
+        extensive=True,
+        meaning="Total electronic density of states, both spins, from -10 to 10 eV in steps of "
+        "0.01 eV relative to the valence band maximum, or to the Fermi energy of a metal.",
+    ),
 )
 
 QUANTITIES: MappingProxyType[str, Quantity] = MappingProxyType({q.name: q for q in _TABLE})
