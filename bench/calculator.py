@@ -126,8 +126,9 @@ def batches() -> None:
         structures.append(atoms)
     sizes = (1_000, 4_000, 16_000)
     print("\n64 cells of 8 atoms, ms per cell: one by one; predict with edges at once (goal 3 x)")
-    for width in (16, 32, 64):
-        calculator = PotentialCalculator(painn(width=width))
+    cases = [(width, compile) for compile in (False, True) for width in (16, 32, 64)]
+    for width, compile in cases:
+        calculator = PotentialCalculator(painn(width=width), compile=compile)
 
         def one_by_one(calculator: PotentialCalculator = calculator) -> None:
             for atoms in structures:
@@ -137,10 +138,11 @@ def batches() -> None:
         for edges in sizes:
             batched = copy.deepcopy(calculator)
             batched.edges_per_batch = edges
+            batched.predict(structures)  # compiles
             together.append(functools.partial(batched.predict, structures))
         single, *spent = fastest(one_by_one, *together, n=6)
         print(
-            f"  width {width:2}: {single / 64:.2f}; "
+            f"  width {width:2}{', compiled' if compile else ''}: {single / 64:.2f}; "
             + ", ".join(
                 f"{edges:,}: {t / 64:.2f} ({single / t:.1f} x)"
                 for edges, t in zip(sizes, spent, strict=True)

@@ -18,6 +18,7 @@ from ase.calculators.calculator import (
 from epitaxy.errors import ArtifactError, OptionError, StructureError
 from epitaxy.graphs.batch import GraphBatch
 from epitaxy.graphs.builder import build_batch_from_atoms
+from epitaxy_calculator.compiled import evaluators
 from epitaxy_calculator.evaluate import evaluate, results_of
 from epitaxy_calculator.members import Members, load_members
 from epitaxy_calculator.skin import VerletList
@@ -31,6 +32,8 @@ from epitaxy_calculator.structure import (
 
 EDGES_ON_CPU, EDGES_ON_GPU = 4_000, 400_000
 """Pairs evaluated at once by `predict`; on a CPU the fastest of `bench/calculator.py`."""
+EDGES_COMPILED = 16_000
+"""The same for compiled code on a CPU, which writes far less per pair."""
 
 
 class Frame(NamedTuple):
@@ -82,6 +85,7 @@ class PotentialCalculator(Calculator):
         dtype: str | None = None,
         skin: float = 1.0,
         edges_per_batch: int | None = None,
+        compile: bool = False,
     ) -> None:
         """Load a potential.
 
@@ -91,7 +95,11 @@ class PotentialCalculator(Calculator):
             dtype: "float32" or "float64"; None keeps that of the weights.
             skin: Å added to the cutoff so that the neighbor list can be reused; 0 turns it off.
             edges_per_batch: how many neighbor pairs `predict` evaluates at once: bounds memory.
-                None takes 4,000 on a CPU, where more fall out of its cache, 400,000 on a GPU.
+                None takes 4,000 on a CPU, where more fall out of its cache (16,000 of compiled
+                code), 400,000 on a GPU.
+            compile: whether to run compiled code, checked against the plain code at the first
+                call, which takes some ten seconds (PaiNN) or a minute (other networks); needs a
+                C++ compiler. Worth it for long simulations and many structures.
 
         Raises:
             ArtifactError: the folder holds no readable artifact.
@@ -108,8 +116,10 @@ class PotentialCalculator(Calculator):
         self.results: dict[str, Any] = {}
         self.members: Members = load_members(source, device=device, dtype=dtype)
         self.skin = float(skin)
-        default = EDGES_ON_CPU if self.members.device.type == "cpu" else EDGES_ON_GPU
+        on_cpu = EDGES_COMPILED if compile else EDGES_ON_CPU
+        default = on_cpu if self.members.device.type == "cpu" else EDGES_ON_GPU
         self.edges_per_batch = edges_per_batch or default
+        self.compile = bool(compile)
         self._start()
 
     def _start(self) -> None:
@@ -120,6 +130,7 @@ class PotentialCalculator(Calculator):
             dtype="float64" if self.members.dtype == torch.float64 else "float32",
         )
         self._frame: Frame | None = None
+        self._evaluators = evaluators(self.members.potentials, compile=self.compile)
 
     # What ASE asks for
 
@@ -193,7 +204,7 @@ class PotentialCalculator(Calculator):
             )
         frame = self._frame_of(atoms)
         graph = self._graph(atoms, frame)
-        answers = evaluate(self.members.potentials, graph, stress=frame.is_bulk)
+        answers = evaluate(self._evaluators, graph, stress=frame.is_bulk)
         results = results_of(answers, 0, slice(0, len(atoms)), stress=frame.is_bulk)
         self.atoms = atoms.copy()
         self.results = results
@@ -316,7 +327,7 @@ class PotentialCalculator(Calculator):
             for atoms, name in zip(batch, names, strict=True):
                 check_apart(atoms, name=name)
         bulk = [bool(atoms.pbc.all()) for atoms in batch]
-        answers = evaluate(members.potentials, graph, stress=any(bulk))
+        answers = evaluate(self._evaluators, graph, stress=any(bulk))
         ends = np.cumsum([len(atoms) for atoms in batch]).tolist()
         return [
             results_of(answers, index, slice(end - len(atoms), end), stress=is_bulk)
@@ -340,7 +351,8 @@ class PotentialCalculator(Calculator):
         """Copy everything but the weights, which no calculator changes."""
         other = self.__class__.__new__(self.__class__)
         memo[id(self)] = other
-        shared = {"members": self.members, "_list": None, "_frame": None}
+        shared: dict[str, Any] = dict.fromkeys(("_list", "_frame", "_evaluators"))
+        shared["members"] = self.members
         for name, value in self.__dict__.items():
             other.__dict__[name] = shared[name] if name in shared else copy.deepcopy(value, memo)
         other._start()
@@ -348,7 +360,11 @@ class PotentialCalculator(Calculator):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path of the artifact rather than its weights, where there is one."""
-        options = {"skin": self.skin, "edges_per_batch": self.edges_per_batch}
+        options = {
+            "skin": self.skin,
+            "edges_per_batch": self.edges_per_batch,
+            "compile": self.compile,
+        }
         dtype = str(self.members.dtype).removeprefix("torch.")
         path = self.members.path
         source: Any = self.members.potentials if path is None else str(path)

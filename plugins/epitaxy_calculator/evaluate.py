@@ -9,7 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from epitaxy.graphs.batch import GraphBatch
-    from epitaxy.potential import Potential
+    from epitaxy_calculator.compiled import Evaluate
 
 
 class Answers(NamedTuple):
@@ -28,9 +28,9 @@ class Answers(NamedTuple):
     stress: np.ndarray | None
 
 
-def evaluate(potentials: Sequence[Potential], graph: GraphBatch, *, stress: bool) -> Answers:
-    """Return the answers of all potentials; the graph is built once and shared."""
-    outputs = [potential(graph, forces=True, stress=stress) for potential in potentials]
+def evaluate(evaluators: Sequence[Evaluate], graph: GraphBatch, *, stress: bool) -> Answers:
+    """Return the answers of all members; the graph is built once and shared."""
+    outputs = [evaluate(graph, stress) for evaluate in evaluators]
     return Answers(
         energy=_stacked([o.energy for o in outputs]),
         energies=_stacked([o.energies for o in outputs]),

@@ -45,6 +45,11 @@ def add_arguments(parser: ArgumentParser, *, output: str, many_files: bool = Fal
         "--dtype", choices=("float32", "float64"), help="precision (default: as trained)"
     )
     parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="run compiled code: several times faster after some ten seconds at the start",
+    )
+    parser.add_argument(
         "--threshold",
         type=positive,
         default=THRESHOLD,
@@ -92,7 +97,8 @@ def load_calculator(args: Namespace) -> PotentialCalculator:
     from epitaxy.calculator import load
     from epitaxy_calculator.calculator import PotentialCalculator
 
-    calculator = load(args.artifact, device=args.device, dtype=args.dtype)
+    spec = {"use": "potential", "compile": args.compile}
+    calculator = load(args.artifact, device=args.device, dtype=args.dtype, calculator=spec)
     if not isinstance(calculator, PotentialCalculator):
         raise ConfigError(f"this verb needs the calculator 'potential', got {calculator.name!r}")
     return calculator
