@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from epitaxy.errors import CapabilityError, TrainingError
 from epitaxy.graphs.batch import GraphBatch
+from epitaxy.references import Compositions, fit_references
 
 if TYPE_CHECKING:
     from epitaxy.dataset import Dataset
@@ -248,15 +249,8 @@ def fit_reference_energies(train: Dataset) -> dict[int, float]:
             f"none of the {len(train)} training structures has an energy: reference energies "
             f"need at least one"
         )
-    structures = train.gather(rows)
-    structure_of_atom = np.repeat(np.arange(len(rows)), structures.n_atoms)
-    present, column = np.unique(structures.numbers, return_inverse=True)
-    counts = np.zeros((len(rows), len(present)))
-    np.add.at(counts, (structure_of_atom, column), 1.0)
-    fractions = counts / structures.n_atoms[:, None]
-    per_atom = energies[rows] / structures.n_atoms
-    solution, *_ = np.linalg.lstsq(fractions, per_atom, rcond=None)
-    fitted = {int(z): float(energy) for z, energy in zip(present, solution, strict=True)}
+    compositions = Compositions.of(train, rows)
+    fitted = fit_references(compositions, energies[rows] / compositions.n_atoms).energies
     # Elements that occur only where the energy is unknown are covered, with no energy of their own.
     return {int(z): fitted.get(int(z), 0.0) for z in sorted(train.elements)}
 
