@@ -16,6 +16,7 @@ from epitaxy.config import Config, check_config
 from epitaxy.errors import ConfigError, EpitaxyError, TrainingError
 from epitaxy.run import Run
 from epitaxy.spec import Spec
+from epitaxy.training.journal import FILE_NAME, read_journal
 from epitaxy.training_data import open_split
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def train(
     strategy = registry.build("strategy", config.strategy)
     _check_data(config, split, run=run, registry=registry)
     is_new = not output.exists() or not any(output.iterdir())
+    kept = (output / CONFIG, output / SPLIT)
+    before = {path: path.read_bytes() for path in kept if path.exists()}
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -91,6 +94,8 @@ def train(
     except EpitaxyError:
         if is_new:
             _remove_start(output)
+        for path, content in before.items():  # a refused resumption changes nothing
+            path.write_bytes(content)
         raise
     metrics = {
         name: _numbers(evaluated)
@@ -145,8 +150,11 @@ def _in_full(config: Config, registry: Registry) -> Config:
 
 def _remove_start(output: Path) -> None:
     """Remove what a start that failed has written, so that the corrected command can run."""
-    if {path.name for path in output.iterdir()} <= {CONFIG, SPLIT}:
-        for name in (CONFIG, SPLIT):
+    journal = output / FILE_NAME
+    if journal.exists() and read_journal(journal):
+        return  # an epoch was trained
+    if {path.name for path in output.iterdir()} <= {CONFIG, SPLIT, FILE_NAME}:
+        for name in (CONFIG, SPLIT, FILE_NAME):
             (output / name).unlink(missing_ok=True)
         with suppress(OSError):
             output.rmdir()

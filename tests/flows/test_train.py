@@ -108,6 +108,15 @@ def test_a_report_of_nothing_is_refused(place, capsys):
     assert "metrics.jsonl" in capsys.readouterr().err
 
 
+def test_a_refused_resumption_leaves_the_run_as_it_was(place, capsys):
+    assert main(["train", "job.yaml"]) == 0
+    output = place / "run"
+    before = {name: (output / name).read_bytes() for name in ("config.yaml", "split.json")}
+    assert main(["train", "job.yaml", "--resume", "--set", "model.width=24"]) == 2
+    assert "width" in capsys.readouterr().err
+    assert {name: (output / name).read_bytes() for name in before} == before
+
+
 def test_a_checkpoint_with_a_name_without_plugin_is_resumed(place, capsys):
     assert main(["train", "job.yaml", "--quiet"]) == 0
     path = place / "run" / "checkpoint.safetensors"
