@@ -103,9 +103,9 @@ def ingest(
                 warnings.append(f"{error} [the frames before were kept]")
         if not len(writer):
             reasons = "; ".join(rejections.lines()) or "the source has no frames"
-            said = [reasons, *_hints(source_list, rejections)]
+            said = [reasons, *_notes(source_list), *_hints(source_list, rejections)]
             raise DataError(f"nothing is left to put into {path}: {'; '.join(said)}")
-        warnings += _hints(source_list, rejections)
+        warnings += _notes(source_list) + _hints(source_list, rejections)
         preview = writer.preview()
         warnings += _double_ids(preview)
         consistency = None
@@ -219,6 +219,11 @@ def _renamed_files(recipes: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str,
     paths = {i: Path(str(recipe["path"])) for i, recipe in enumerate(recipes) if "path" in recipe}
     names = dict(zip(paths, distinct_names(list(paths.values())), strict=True))
     return {i: (path.name, names[i]) for i, path in paths.items() if names[i] != path.name}
+
+
+def _notes(sources: Sequence[Source]) -> list[str]:
+    """Return what sources say about entries that they left out themselves."""
+    return [note for source in sources for note in getattr(source, "notes", ())]
 
 
 def _hints(sources: Sequence[Source], rejections: Rejections) -> list[str]:
