@@ -201,7 +201,7 @@ def solve_blocks(
     triangle = np.zeros((0, n_columns + 1))
     for matrix, right in blocks:
         stacked = np.concatenate([matrix, right[:, None]], axis=1)
-        triangle = np.linalg.qr(np.concatenate([triangle, stacked]), mode="r")
+        triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, stacked]), mode="r"))
     left = np.zeros((n_columns, n_columns))
     right = np.zeros(n_columns)
     n_rows = min(n_columns, len(triangle))
@@ -243,4 +243,4 @@ def _leverage(compositions: Compositions, triangle: np.ndarray, weights: np.ndar
         ).sum(axis=1)
         for start in range(0, len(compositions), _BLOCK)
     ]
-    return np.concatenate([np.zeros(0), *parts]) * weights
+    return np.asarray(np.concatenate([np.zeros(0), *parts]) * weights)

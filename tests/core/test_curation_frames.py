@@ -4,7 +4,9 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from epitaxy.curation.frames import FrameChecker, FrameChecks
+from epitaxy.dataset import Dataset
 from epitaxy.entry import Entry, Method
+from epitaxy.errors import EntryError
 
 
 def silicon(**changes: object) -> Entry:
@@ -137,3 +139,12 @@ def test_duplicates_may_be_kept():
     checker = FrameChecker(FrameChecks(duplicates=False))
     assert checker.reason_against(silicon()) is None
     assert checker.reason_against(silicon()) is None
+
+
+@pytest.mark.parametrize("name", ["energy", "forces"])
+def test_a_dataset_refuses_labels_that_are_no_numbers_and_names_the_entry(name):
+    bad = silicon(
+        targets={name: np.float64("nan") if name == "energy" else np.full((8, 3), np.inf)}, id="x#7"
+    )
+    with pytest.raises(EntryError, match=f"entry x#7: {name} is not finite .* leave a label out"):
+        Dataset.from_entries([silicon(), bad])

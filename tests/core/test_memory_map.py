@@ -24,8 +24,8 @@ texts = st.text(st.characters(blacklist_categories=["Cs"]), max_size=8)
 
 @st.composite
 def entry_lists(draw: st.DrawFn) -> list[Entry]:
-    def arrays(shape: tuple[int, ...]) -> np.ndarray:
-        return draw(npst.arrays(np.float64, shape, elements=any_float))
+    def arrays(shape: tuple[int, ...], elements: st.SearchStrategy[float] = finite) -> np.ndarray:
+        return draw(npst.arrays(np.float64, shape, elements=elements))
 
     made = []
     for _ in range(draw(st.integers(0, 6))):
@@ -38,7 +38,7 @@ def entry_lists(draw: st.DrawFn) -> list[Entry]:
             Entry(
                 numbers=draw(npst.arrays(np.uint8, n_atoms)),
                 positions=draw(npst.arrays(np.float64, (n_atoms, 3), elements=finite)),
-                cell=arrays((3, 3)),
+                cell=arrays((3, 3), any_float),
                 pbc=draw(npst.arrays(np.bool_, 3)),
                 targets=targets,
                 id=draw(texts),

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from epitaxy.composition import has_structure
+from epitaxy.curation.lengths import wrong_lengths
+from epitaxy.curation.ranges import limits_with, range_reason
 from epitaxy.entry import Entry, Method
+from epitaxy.errors import MissingDependencyError
 from epitaxy.quantities import QUANTITIES
 
 _EXAMPLES = 20
+SAME_ENERGY = 1e-3  # eV/atom, up to which two energies of one structure are the same
+JOULE = 1e-10  # eV/atom, largest energy that looks like joule: 1 J is 6e18 eV
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +31,8 @@ class FrameChecks:
         min_distance: shortest distance between atoms (and images), Å; 0 for no limit.
         max_energy: largest magnitude of the energy per atom, eV/atom; None for no limit. The
             default lets all-electron energies of every element pass.
+        limits: quantity -> (lowest, highest) value, changes to `epitaxy.curation.ranges.LIMITS`;
+            None takes a limit away.
         duplicates: drop frames whose structure was seen already.
         duplicate_distance: structures are the same if positions and cells, Å, agree when
             rounded to multiples of this.
@@ -34,6 +42,7 @@ class FrameChecks:
     max_force: float | None = 100.0
     min_distance: float = 0.1
     max_energy: float | None = 1e6
+    limits: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
     duplicates: bool = True
     duplicate_distance: float = 1e-5
 
@@ -83,16 +92,28 @@ class FrameChecker:
 
     def __init__(self, checks: FrameChecks | None = None):
         self.checks = checks or FrameChecks()
+        self.limits = limits_with(self.checks.limits)
         self._seen: dict[bytes, tuple[str, float | None]] = {}
 
     def reason_against(self, entry: Entry) -> str | None:
         """Return why a frame cannot be used, or None; a usable one is remembered."""
+        return self.unusable(entry) or self.repeated(entry)
+
+    def unusable(self, entry: Entry) -> str | None:
+        """Return why a frame cannot be used by itself, or None."""
+        if reason := self._wrong_arrays(entry) or self._wrong_labels(entry):
+            return reason
+        if not has_structure(entry):
+            return None
         return (
-            self._wrong_arrays(entry)
-            or self._wrong_labels(entry)
+            wrong_lengths(
+                np.asarray(entry.numbers),
+                np.asarray(entry.positions),
+                np.asarray(entry.cell),
+                np.asarray(entry.pbc, dtype=bool),
+            )
             or self._wrong_cell(entry)
             or self._wrong_distances(entry)
-            or self._repeated(entry)
         )
 
     def _wrong_arrays(self, entry: Entry) -> str | None:
@@ -132,10 +153,17 @@ class FrameChecker:
             per_atom = abs(float(entry.targets["energy"])) / len(entry)
             if per_atom > checks.max_energy:
                 return f"|energy| > {checks.max_energy:g} eV/atom"
+            if 0 < per_atom < JOULE:
+                return "energy looks like joule, not eV"
         if "forces" in entry.targets and checks.max_force is not None:
             largest = float(np.linalg.norm(entry.targets["forces"], axis=1).max())
             if largest > checks.max_force:
                 return f"|F| > {checks.max_force:g} eV/Å"
+        for name in self.limits:
+            if name in entry.targets and (
+                reason := range_reason(name, float(entry.targets[name]), self.limits)
+            ):
+                return reason
         return None
 
     def _wrong_cell(self, entry: Entry) -> str | None:
@@ -158,7 +186,8 @@ class FrameChecker:
             return f"atoms closer than {limit:g} Å"
         return None
 
-    def _repeated(self, entry: Entry) -> str | None:
+    def repeated(self, entry: Entry) -> str | None:
+        """Return why a frame is not new, or None; a new one is remembered."""
         if not self.checks.duplicates:
             return None
         key = structure_key(entry, self.checks.duplicate_distance)
@@ -169,13 +198,16 @@ class FrameChecker:
         _, other = self._seen[key]
         if energy is not None and other is not None:
             difference = abs(energy - other) / len(entry)
-            if difference > 1e-3:
+            if difference > SAME_ENERGY:
                 return "structure seen before with another energy (> 1 meV/atom apart)"
         return "duplicate structure"
 
 
 def structure_key(entry: Entry, distance: float = 1e-5) -> bytes:
     """Return a hash that is the same for equal structures at one level of theory.
+
+    A formula without a structure is the same as another only if all its labels are, too: tables
+    list one formula for several polymorphs.
 
     Args:
         entry: the structure; whole periods and the order of atoms do count.
@@ -185,6 +217,11 @@ def structure_key(entry: Entry, distance: float = 1e-5) -> bytes:
     hashed = hashlib.sha256(f"{method.code}|{method.xc_functional}|{method.settings}".encode())
     hashed.update(np.asarray(entry.numbers, dtype=np.uint8).tobytes())
     hashed.update(np.asarray(entry.pbc, dtype=bool).tobytes())
+    if not has_structure(entry):
+        for name in sorted(entry.targets):
+            value = np.asarray(entry.targets[name], dtype=np.float64)
+            hashed.update(name.encode() + value.tobytes())
+        return hashed.digest()[:16]
     for array in (entry.cell, entry.positions):
         hashed.update(np.rint(np.asarray(array) / distance).astype(np.int64).tobytes())
     return hashed.digest()[:16]
@@ -192,12 +229,11 @@ def structure_key(entry: Entry, distance: float = 1e-5) -> bytes:
 
 def _closer_than(entry: Entry, limit: float) -> bool:
     """Return whether two atoms, or an atom and an image, are closer than `limit` (Å)."""
-    from scipy.spatial import cKDTree
-
+    tree = kd_tree()
     positions = np.asarray(entry.positions, dtype=float)
     periodic = np.asarray(entry.pbc, dtype=bool)
     if periodic.any():
-        cell = _completed(np.asarray(entry.cell, dtype=float), periodic)
+        cell = completed_cell(np.asarray(entry.cell, dtype=float), periodic)
         inverse = np.linalg.inv(cell)
         heights = 1 / np.linalg.norm(inverse, axis=0)  # distance between opposite faces
         if (heights[periodic] < limit).any():
@@ -213,11 +249,27 @@ def _closer_than(entry: Entry, limit: float) -> bool:
         positions = images @ cell
     if len(positions) < 2:
         return False
-    distances, _ = cKDTree(positions).query(positions, k=2, distance_upper_bound=limit)
+    distances, _ = tree(positions).query(positions, k=2, distance_upper_bound=limit)
     return bool((distances[:, 1] < limit).any())
 
 
-def _completed(cell: np.ndarray, periodic: np.ndarray) -> np.ndarray:
+def kd_tree() -> Any:
+    """Return scipy's k-d tree.
+
+    Raises:
+        MissingDependencyError: scipy is not installed; the message has the pip command.
+    """
+    try:
+        from scipy.spatial import cKDTree
+    except ImportError as error:
+        raise MissingDependencyError(
+            "distances between atoms need scipy: pip install 'epitaxy[curation]', or leave them "
+            "out with --min-distance 0"
+        ) from error
+    return cKDTree
+
+
+def completed_cell(cell: np.ndarray, periodic: np.ndarray) -> np.ndarray:
     """Return the cell with unit vectors, orthogonal to the rest, in directions not periodic."""
     whole = np.where(periodic[:, None], cell, 0.0)
     missing = (~periodic).nonzero()[0]

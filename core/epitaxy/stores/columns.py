@@ -278,6 +278,12 @@ def _check_shapes(entry: Entry) -> None:
             )
     if not np.isfinite(entry.positions).all():
         raise EntryError(f"entry {entry.id or '?'}: positions are not finite (NaN or infinite)")
+    for name, value in entry.targets.items():
+        if not np.isfinite(value).all():
+            raise EntryError(
+                f"entry {entry.id or '?'}: {name} is not finite (NaN or infinite); leave a label "
+                f"out where it is missing"
+            )
     if n_atoms and not (0 <= int(np.min(entry.numbers)) <= int(np.max(entry.numbers)) <= 255):
         raise EntryError(f"entry {entry.id or '?'}: atomic numbers must be 0 to 255")
 
