@@ -20,6 +20,7 @@ from epitaxy.spec import Spec
 from epitaxy.training.batches import LabelledGraphs, estimate_edges, names_of, pack_rows
 from epitaxy.training.loop import Loop, identity_of
 from epitaxy.training.losses import TERMS, weights
+from epitaxy.training.task import PotentialTask
 
 if TYPE_CHECKING:
     from epitaxy.dataset import Dataset
@@ -111,8 +112,8 @@ class GraphModel:
                 train_digest=train.digest,
                 valid_digest=valid.digest,
             )
-            loop = Loop(potential, graphs, valid=checks, run=run, identity=identity)
-            metrics = loop.train()
+            task = PotentialTask(potential, graphs, valid=checks, options=run.training)
+            metrics = Loop(task, run=run, identity=identity).train()
         potential.eval()
         self._targets = tuple(name for name in TERMS if name in train.targets)
         return metrics

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 2_000_000_000  # graphs of larger sets are built anew for each batch
 _BYTES_PER_EDGE = 4 + 4 + 3 * 8
+EDGES_AT_ONCE = 60_000  # of a batch that is only predicted: about 1 GB for a network of width 64
 _ATOMS_PER_PIECE = 20_000  # graphs are built in pieces of about this size
 
 
@@ -78,6 +79,12 @@ class LabelledGraphs:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def pieces(self) -> list[np.ndarray]:
+        """Return all rows in pieces that can be predicted at once."""
+        if not len(self.dataset):
+            return []
+        return pack_rows(estimate_edges(self.dataset, cutoff=self._cutoff), EDGES_AT_ONCE)
 
     def labelled(self, name: str) -> int:
         """Return how many structures carry the label `name`."""

@@ -14,20 +14,16 @@ from torch import Tensor
 
 from epitaxy.errors import TrainingError
 from epitaxy.training import checkpoint, journal
-from epitaxy.training.batches import LabelledGraphs, estimate_edges, names_of, pack_rows
+from epitaxy.training.batches import names_of
 from epitaxy.training.ema import MovingAverage
 from epitaxy.training.interruption import Interruption
-from epitaxy.training.losses import TERMS, ErrorSums, weights
-from epitaxy.training.objective import make_objective
 from epitaxy.training.optimizers import make_optimizer, make_schedule
 from epitaxy.training.sampler import Sampler
 
 if TYPE_CHECKING:
-    from epitaxy.potential import Potential
     from epitaxy.run import Run
     from epitaxy.training.options import TrainingOptions
-
-EDGES_AT_ONCE = 60_000  # of a batch that is only predicted: about 1 GB for a network of width 64
+    from epitaxy.training.task import Task
 
 
 @dataclass
@@ -64,49 +60,38 @@ class Position:
 
 
 class Loop:
-    """Trains a potential.
+    """Trains a module.
 
     Args:
-        potential: what to train, on the run's device and in its dtype.
-        train: graphs and labels to learn from.
-        valid: graphs and labels to choose the best weights by; may be empty, then the last
-            weights are kept.
+        task: the module, on the run's device and in its dtype, its data and its loss. Without
+            validation data the last weights are kept.
         run: options, directory, seeds, observers.
         identity: what must not differ when a checkpoint is resumed, name -> plain value.
     """
 
-    def __init__(
-        self,
-        potential: Potential,
-        train: LabelledGraphs,
-        *,
-        valid: LabelledGraphs,
-        run: Run,
-        identity: Mapping[str, Any],
-    ) -> None:
-        self._potential, self._train, self._valid, self._run = potential, train, valid, run
+    def __init__(self, task: Task, *, run: Run, identity: Mapping[str, Any]) -> None:
+        self._task, self._module = task, task.module
+        self._train, self._valid, self._run = task.train, task.valid, run
         self._options = run.training
         self._identity = dict(identity)
-        trained = [p for p in potential.parameters() if p.requires_grad]
+        trained = [p for p in self._module.parameters() if p.requires_grad]
         if not trained:
             raise TrainingError("the network has no parameter that can be trained")
         self._trained = trained
         self._optimizer = make_optimizer(trained, self._options)
         self._schedule = make_schedule(self._optimizer, self._options)
-        self._ema = MovingAverage(potential.named_parameters(), decay=self._options.ema_decay)
+        self._ema = MovingAverage(self._module.named_parameters(), decay=self._options.ema_decay)
         self._sampler = Sampler(
-            len(train), batch_size=self._options.batch_size, seed=run.seed_for("sampler")
+            len(self._train), batch_size=self._options.batch_size, seed=run.seed_for("sampler")
         )
         self._at = Position()
         self._best: dict[str, Tensor] = {}
         self._path = run.directory / checkpoint.FILE_NAME
         self._last_saved = self._started = time.monotonic()
-        if len(valid):
-            budget = estimate_edges(valid.dataset, cutoff=potential.cutoff)
-            self._valid_batches = pack_rows(budget, EDGES_AT_ONCE)
+        self._valid_batches = self._valid.pieces()
 
     def train(self) -> dict[str, float]:
-        """Train to the end, leave the best weights in the potential, return their metrics.
+        """Train to the end, leave the best weights in the module, return their metrics.
 
         Raises:
             TrainingError: the loss or a gradient is not finite, or a checkpoint does not fit.
@@ -119,7 +104,7 @@ class Loop:
         if run.resume and self._path.exists():
             self._restore(checkpoint.read_checkpoint(self._path))
         log = journal.Journal(run.directory / journal.FILE_NAME, after_epoch=self._at.epoch - 1)
-        objective = make_objective(self._potential, options)
+        objective = self._task.objective()
         run.progress.started(run.name, options.epochs)
         run.started(self._facts())
         reason = "stopped by an error"
@@ -134,7 +119,7 @@ class Loop:
                 f"{options.validation_metric} on the validation set was never a finite number, so "
                 f"there are no best weights; try a smaller lr (now {options.lr:g})"
             )
-        self._potential.load_state_dict(self._best)
+        self._module.load_state_dict(self._best)
         metrics = dict(self._at.best_metrics or self._at.last_metrics or {})
         run.progress.finished(run.name, f"{reason}; {self._summary()}")
         return metrics
@@ -143,7 +128,7 @@ class Loop:
         at, options = self._at, self._options
         reason = self._reason_to_stop()
         while reason is None:
-            self._potential.train()
+            self._module.train()
             batches = self._sampler.batches(at.epoch)
             while at.batch < len(batches) and reason is None:
                 started = time.monotonic()
@@ -165,11 +150,11 @@ class Loop:
     def _step(self, objective: Any, rows: np.ndarray) -> None:
         at, options = self._at, self._options
         self._schedule.before_step(self._progress())
-        graph, labels = self._train.batch(rows)
+        inputs, labels = self._train.batch(rows)
 
         def closure() -> float:
             self._optimizer.zero_grad(set_to_none=True)
-            loss = objective(graph, labels)
+            loss = objective(inputs, labels)
             if not loss.requires_grad:  # a batch without any label
                 return 0.0
             loss.backward()
@@ -279,7 +264,7 @@ class Loop:
             with self._ema.applied():
                 self._best = {
                     name: tensor.detach().clone()
-                    for name, tensor in self._potential.state_dict().items()
+                    for name, tensor in self._module.state_dict().items()
                 }
         else:
             at.stale_epochs = at.epoch - at.best_epoch
@@ -288,33 +273,20 @@ class Loop:
         """Return loss and errors on the validation set, with averaged weights if they are on."""
         if not len(self._valid):
             return {}
-        self._potential.eval()
-        sums = ErrorSums(self._options)
-        wanted = self._validated_terms()
+        self._module.eval()
+        sums = self._task.sums()
         with self._ema.applied():
             for rows in self._valid_batches:
-                graph, labels = self._valid.batch(rows)
-                with torch.no_grad():
-                    outputs = self._potential(
-                        graph,
-                        forces="forces" in wanted,
-                        stress="stress" in wanted,
-                        compiled=self._options.compile,
-                    )
-                sums.add(outputs, labels)
-        self._potential.train()
+                sums.add(*self._valid.batch(rows))
+        self._module.train()
         return sums.metrics()
-
-    def _validated_terms(self) -> set[str]:
-        metric = self._options.validation_metric.rpartition("_")[0]
-        return {name for name, w in weights(self._options).items() if w > 0 or name == metric}
 
     def _save(self) -> None:
         state = {
             "identity": self._identity,
             "options": self._options.to_config(),
             "position": {**asdict(self._at), "seconds": self._seconds()},
-            "potential": dict(self._potential.state_dict()),
+            "module": dict(self._module.state_dict()),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "ema": self._ema.state_dict(),
@@ -336,7 +308,7 @@ class Loop:
         for name, value in state["position"].items():
             if name in known:
                 setattr(self._at, name, value)
-        self._potential.load_state_dict(state["potential"])
+        self._module.load_state_dict(state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._ema.load_state_dict(state["ema"])
@@ -353,7 +325,7 @@ class Loop:
             "n_train": len(self._train),
             "n_valid": len(self._valid),
             "n_parameters": sum(p.numel() for p in self._trained),
-            "labels": {name: self._train.labelled(name) for name in TERMS},
+            "labels": self._task.labelled(),
             "epochs": self._options.epochs,
             "device": self._run.device,
         }
