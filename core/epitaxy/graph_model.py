@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +20,13 @@ from epitaxy.training.batches import LabelledGraphs, estimate_edges, names_of, p
 from epitaxy.training.loop import Loop, identity_of
 from epitaxy.training.losses import TERMS, weights
 from epitaxy.training.task import PotentialTask
+from epitaxy.weights import WEIGHTS, fill, read_weights, write_weights
 
 if TYPE_CHECKING:
     from epitaxy.dataset import Dataset
     from epitaxy.registry import Registry
     from epitaxy.run import Run
 
-WEIGHTS = "weights.safetensors"
 EDGES_AT_ONCE = 60_000  # on a CPU; about 1 GB for a network of width 64
 EDGES_AT_ONCE_ON_GPU = 500_000
 
@@ -175,9 +174,6 @@ class GraphModel:
         Raises:
             ArtifactError: the disk refuses.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         potential = self.potential
         facts = {
             "spec": self.spec.to_config(),
@@ -185,15 +181,7 @@ class GraphModel:
             "targets": list(self._targets),
             "dtype": str(potential.dtype).removeprefix("torch."),
         }
-        tensors = {
-            name: tensor.detach().to("cpu", copy=True).contiguous()
-            for name, tensor in potential.state_dict().items()
-        }
-        path = Path(directory) / WEIGHTS
-        try:
-            save_file(tensors, path, metadata={"model": json.dumps(facts)})
-        except (OSError, SafetensorError) as error:
-            raise ArtifactError(f"the weights cannot be written to {path}: {error}") from error
+        write_weights(directory, potential, facts)
 
     @classmethod
     def load(cls, directory: Path, *, registry: Registry | None = None) -> GraphModel:
@@ -203,20 +191,10 @@ class GraphModel:
             ArtifactError: the file is missing, damaged or does not fit the network.
             PluginError: the plugin that provides the network is not installed.
         """
-        from safetensors import SafetensorError, safe_open
-
         from epitaxy.models import build_model
 
+        facts, tensors = read_weights(directory)
         path = Path(directory) / WEIGHTS
-        try:
-            with safe_open(path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {})["model"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise ArtifactError(
-                f"{path}: cannot be read ({type(error).__name__}: {error}); the file is missing, "
-                f"cut short or not written by epitaxy: copy the model again"
-            ) from error
         if registry is None:
             from epitaxy.registry import Registry
 
@@ -238,13 +216,7 @@ class GraphModel:
             reference_energies=dict.fromkeys(elements, 0.0),
             scale=1.0,
         ).to(dtype=getattr(torch, facts["dtype"]))
-        try:
-            potential.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise ArtifactError(
-                f"{path}: weights do not fit model {self.spec.use!r}: {error}; install the version "
-                f"of its plugin that wrote the file"
-            ) from error
+        fill(potential, tensors, title=f"model {self.spec.use!r} ({path})")
         self._potential = potential.eval()
         self._targets = tuple(facts["targets"])
 

@@ -43,11 +43,58 @@ class Labels(NamedTuple):
     has_stress: Tensor
 
 
-class LabelledGraphs:
-    """All graphs and labels of a dataset on the device, taken by row numbers.
+class Graphs:
+    """All graphs of a dataset on the device, taken by row numbers.
 
     Graphs are built once and kept if they fit into `cache_bytes`; a batch is then a gather of
     a few arrays. Otherwise each batch is built when it is asked for.
+
+    Args:
+        dataset: structures.
+        cutoff: reach of the neighbor lists, Å.
+        dtype: floating type of vectors and volumes.
+        device: where batches live.
+        cache_bytes: memory that graphs may take.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        cutoff: float,
+        dtype: torch.dtype,
+        device: torch.device,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.dataset = dataset
+        self._cutoff, self._dtype, self._device = cutoff, dtype, device
+        self._cached: _GraphCache | None = None
+        edges = estimate_edges(dataset, cutoff=cutoff)
+        if len(dataset) and edges.sum() * _BYTES_PER_EDGE <= cache_bytes:
+            self._cached = _GraphCache(dataset, cutoff=cutoff, dtype=dtype, device=device)
+
+    def batch(self, rows: np.ndarray) -> GraphBatch:
+        """Return the graphs of some structures, in the order of `rows`.
+
+        Volumes are 1 where there is none: nan would spoil the gradient of the others.
+        """
+        if self._cached is not None:
+            graph = self._cached.batch(torch.as_tensor(rows, device=self._device))
+        else:
+            graph = build_batch(
+                self.dataset, rows, cutoff=self._cutoff, dtype=self._dtype, device=self._device
+            )
+        return graph._replace(volumes=torch.nan_to_num(graph.volumes, nan=1.0))
+
+    def pieces(self) -> list[np.ndarray]:
+        """Return all rows in pieces that can be predicted at once."""
+        if not len(self.dataset):
+            return []
+        return pack_rows(estimate_edges(self.dataset, cutoff=self._cutoff), EDGES_AT_ONCE)
+
+
+class LabelledGraphs:
+    """All graphs and labels of a dataset on the device, taken by row numbers.
 
     Args:
         dataset: structures and labels.
@@ -67,24 +114,21 @@ class LabelledGraphs:
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.dataset = dataset
-        self._cutoff, self._dtype, self._device = cutoff, dtype, device
+        self._dtype, self._device = dtype, device
         n_atoms = torch.from_numpy(np.array(dataset.n_atoms, dtype=np.int64))
         self._n_atoms = n_atoms.to(device)
         self._atom_ptr = _pointers(n_atoms).to(device)
         self._labels = self._read_labels()
-        edges = estimate_edges(dataset, cutoff=cutoff)
-        self._graphs: _GraphCache | None = None
-        if len(dataset) and edges.sum() * _BYTES_PER_EDGE <= cache_bytes:
-            self._graphs = _GraphCache(dataset, cutoff=cutoff, dtype=dtype, device=device)
+        self._graphs = Graphs(
+            dataset, cutoff=cutoff, dtype=dtype, device=device, cache_bytes=cache_bytes
+        )
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def pieces(self) -> list[np.ndarray]:
         """Return all rows in pieces that can be predicted at once."""
-        if not len(self.dataset):
-            return []
-        return pack_rows(estimate_edges(self.dataset, cutoff=self._cutoff), EDGES_AT_ONCE)
+        return self._graphs.pieces()
 
     def labelled(self, name: str) -> int:
         """Return how many structures carry the label `name`."""
@@ -123,14 +167,7 @@ class LabelledGraphs:
             labels.stress[index],
             labels.has_stress[index],
         )
-        if self._graphs is not None:
-            graph = self._graphs.batch(index)
-        else:
-            graph = build_batch(
-                self.dataset, rows, cutoff=self._cutoff, dtype=self._dtype, device=self._device
-            )
-        # Molecules have no volume and no stress label; nan would spoil the gradient of the others.
-        return graph._replace(volumes=torch.nan_to_num(graph.volumes, nan=1.0)), taken
+        return self._graphs.batch(rows), taken
 
 
 class _GraphCache:

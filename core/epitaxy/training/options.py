@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from epitaxy.errors import ConfigError
+from epitaxy.quantities import QUANTITIES
 
 Loss = Literal["mse", "mae", "huber"]
-Metric = Literal[
-    "loss", "energy_mae", "energy_rmse", "forces_mae", "forces_rmse", "stress_mae", "stress_rmse"
-]
+MEASURES = ("mae", "rmse", "accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +42,8 @@ class TrainingOptions:
             what is validated and kept; 0 turns it off.
         gradient_clip: largest norm of the gradient of all parameters; 0 turns it off.
         patience: stop after so many epochs without a better validation metric; none never stops.
-        validation_metric: what decides which weights are best: "loss", or energy_mae,
-            energy_rmse, forces_mae, forces_rmse, stress_mae, stress_rmse.
+        validation_metric: what decides which weights are best: "loss", or a target with _mae or
+            _rmse, for example energy_mae, forces_rmse, band_gap_mae.
         compile: run compiled code (`epitaxy.graphs.evaluator`), compared with the plain code on
             the first batch. Compiling takes from a quarter of a minute to some minutes; PaiNN
             then trains about four times as fast. Needs a C++ compiler.
@@ -72,7 +71,7 @@ class TrainingOptions:
     ema_decay: float = 0.99
     gradient_clip: float = 10.0
     patience: int | None = None
-    validation_metric: Metric = "loss"
+    validation_metric: str = "loss"
     compile: bool = False
     n_threads: int | None = None
     validate_every: int = 1
@@ -99,9 +98,11 @@ class TrainingOptions:
             _require(name, value, value is None or value > 0, "above 0, or none")
         _require("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
         _require("loss", self.loss, self.loss in get_args(Loss), " or ".join(get_args(Loss)))
-        metrics = get_args(Metric)
         metric = self.validation_metric
-        _require("validation_metric", metric, metric in metrics, "one of " + ", ".join(metrics))
+        target, _, measure = metric.rpartition("_")
+        is_known = metric == "loss" or (target in QUANTITIES and measure in MEASURES)
+        allowed = "loss, or a target with " + ", ".join(f"_{name}" for name in MEASURES)
+        _require("validation_metric", metric, is_known, allowed)
         if not (self.energy_weight or self.forces_weight or self.stress_weight):
             raise ConfigError(
                 "training: energy_weight, forces_weight and stress_weight are all 0, so there is "
