@@ -38,6 +38,34 @@ class Structures(NamedTuple):
 Rows = slice | Sequence[int] | np.ndarray
 
 
+def row_numbers(rows: Rows, n: int) -> np.ndarray:
+    """Return a selection of `n` rows as numbers from 0, (k,) int64.
+
+    Raises:
+        IndexError: a row is not there, or `rows` is none of the three.
+    """
+    if isinstance(rows, slice):
+        return np.arange(*rows.indices(n))
+    numbers = np.asarray(rows)
+    if numbers.dtype == bool:
+        if numbers.shape != (n,):
+            raise IndexError(f"mask has shape {numbers.shape}, expected ({n},)")
+        return numbers.nonzero()[0]
+    if numbers.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+        raise IndexError(
+            f"rows must be a slice, a mask or whole numbers in one dimension; got "
+            f"dtype {numbers.dtype}, shape {numbers.shape}"
+        )
+    low, high = int(numbers.min()), int(numbers.max())
+    if low < -n or high >= n:
+        wrong = low if low < -n else high
+        raise IndexError(f"row {wrong} is not in a dataset of {n} structures")
+    numbers = numbers.astype(np.int64, copy=False)
+    return np.where(numbers < 0, numbers + n, numbers) if low < 0 else numbers
+
+
 class Dataset:
     """Structures with their targets, in a fixed order.
 
@@ -78,7 +106,7 @@ class Dataset:
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> Dataset:
-        """Map the dataset that `save` wrote; no column is read before it is used.
+        """Open a dataset of any store (`epitaxy.stores`); no column is read before it is used.
 
         Args:
             path: directory of the dataset.
@@ -88,7 +116,7 @@ class Dataset:
             StoreError: the directory is not a dataset, is of a newer format, or a column is
                 missing, truncated or (with `verify`) edited; the message names the file.
         """
-        from epitaxy.stores.memory_map import open_columns
+        from epitaxy.stores.formats import open_columns
 
         columns, manifest = open_columns(Path(path), verify=verify)
         return cls(columns, history=manifest["history"], digest=manifest["digest"], path=Path(path))
@@ -150,30 +178,7 @@ class Dataset:
         """Translate a selection of this view into rows of the columns."""
         if key is None:
             return self._rows
-        n = len(self)
-        if isinstance(key, slice):
-            rows = np.arange(n)[key]
-        else:
-            rows = np.asarray(key)
-            if rows.dtype == bool:
-                if rows.shape != (n,):
-                    raise IndexError(f"mask has shape {rows.shape}, expected ({n},)")
-                rows = rows.nonzero()[0]
-            elif rows.size == 0:
-                rows = np.zeros(0, dtype=np.int64)
-            elif rows.dtype.kind not in "iu" or rows.ndim != 1:
-                raise IndexError(
-                    f"rows must be a slice, a mask or whole numbers in one dimension; got "
-                    f"dtype {rows.dtype}, shape {rows.shape}"
-                )
-            else:
-                low, high = int(rows.min()), int(rows.max())
-                if low < -n or high >= n:
-                    wrong = low if low < -n else high
-                    raise IndexError(f"row {wrong} is not in a dataset of {n} structures")
-                rows = rows.astype(np.int64, copy=False)
-                if low < 0:
-                    rows = np.where(rows < 0, rows + n, rows)
+        rows = row_numbers(key, len(self))
         return rows if self._rows is None else self._rows[rows]
 
     def _entry(self, i: int) -> Entry:
