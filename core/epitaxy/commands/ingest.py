@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     labels.add_argument(
         "--stress-is-virial", action="store_true", help="stress was multiplied by the volume"
     )
+    labels.add_argument(
+        "--positions-unit", metavar="UNIT", help="Å, fractional (of the cell), m, nm or Bohr"
+    )
 
 
 def add_check_arguments(parser: ArgumentParser) -> None:
@@ -67,20 +71,23 @@ def add_check_arguments(parser: ArgumentParser) -> None:
         "--require",
         action="append",
         metavar="TARGET",
-        help="targets that a frame must have (default: energy; 'none' for no requirement)",
+        help="targets that a frame must have (default: energy, where the source has energies; "
+        "'none' for no requirement)",
     )
-    group.add_argument(
-        "--max-force", type=_size, default=100.0, metavar="F", help="eV/Å (default: 100)"
-    )
+    group.add_argument("--max-force", type=_size, metavar="F", help="eV/Å (default: 100)")
     group.add_argument(
         "--max-energy",
         type=_size,
-        default=1e6,
         metavar="E",
         help="largest |energy|, eV/atom (default: 1e6)",
     )
+    group.add_argument("--min-distance", type=_size, metavar="D", help="Å (default: 0.1)")
     group.add_argument(
-        "--min-distance", type=_size, default=0.1, metavar="D", help="Å (default: 0.1)"
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=LOW:HIGH",
+        help="change a physical range, as energy_above_hull=-1:8; NAME=none takes it away",
     )
     group.add_argument("--keep-duplicates", action="store_true", help="keep repeated structures")
     group.add_argument(
@@ -106,22 +113,41 @@ def _size(text: str) -> float:
 
 
 def checks_of(args: Namespace) -> FrameChecks:
-    """Return the checks that the arguments describe."""
+    """Return the checks that the arguments describe; `require` is None if nothing was said."""
     from epitaxy.curation.frames import FrameChecks
     from epitaxy.quantities import quantity
 
-    require = tuple(args.require or ["energy"])
+    require = tuple(args.require) if args.require else None
     if require == ("none",):
         require = ()
-    for name in require:
+    for name in require or ():
         quantity(name)
+    given = {
+        name: getattr(args, name)
+        for name in ("max_force", "max_energy", "min_distance")
+        if getattr(args, name) is not None
+    }
     return FrameChecks(
         require=require,
-        max_force=args.max_force,
-        max_energy=args.max_energy,
-        min_distance=args.min_distance,
+        limits=dict(_limit(text) for text in args.limit),
         duplicates=not args.keep_duplicates,
+        **given,
     )
+
+
+def _limit(text: str) -> tuple[str, tuple[float, float] | None]:
+    """Read "energy_above_hull=-1:8" or "band_gap=none"."""
+    from epitaxy.quantities import quantity
+
+    name, _, values = text.partition("=")
+    if values == "none":
+        return quantity(name).name, None
+    low, _, high = values.partition(":")
+    try:
+        limit = (float(low), float(high))
+    except ValueError:
+        raise ConfigError(f"--limit {text!r}: write it as NAME=LOW:HIGH or NAME=none") from None
+    return quantity(name).name, limit
 
 
 def run(args: Namespace) -> int:
@@ -143,13 +169,16 @@ def run(args: Namespace) -> int:
         "stress_order",
         "stress_is_pressure",
         "stress_is_virial",
+        "positions_unit",
     )
     conventions = Conventions(**{n: getattr(args, n) for n in names if getattr(args, n)})
+    sources = [registry.build("source", spec) for spec in specs]
+    quantities = {name for source in sources for name in source.card.quantities}
     with telling(" ".join(args.source)) as tell:
         report = ingest(
-            [registry.build("source", spec) for spec in specs],
+            sources,
             args.output,
-            checks=checks_of(args),
+            checks=checks_of(args, quantities=quantities),
             conventions=conventions,
             tags=_pairs(args.tag, "--tag", as_yaml=False),
             on_inconsistent="skip" if args.no_consistency_check else args.on_inconsistent,
