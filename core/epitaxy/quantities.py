@@ -148,6 +148,12 @@ _TABLE = (
         meaning="Zero-point vibrational energy.",
     ),
     Quantity(
+        name="internal_energy_0",
+        unit="eV",
+        extensive=True,
+        meaning="Internal energy at 0 K: electronic energy and zero-point energy.",
+    ),
+    Quantity(
         name="internal_energy",
         unit="eV",
         extensive=True,
@@ -159,6 +165,13 @@ _TABLE = (
         unit="eV",
         extensive=True,
         meaning="Gibbs free energy at 298.15 K.",
+    ),
+    Quantity(
+        name="phonon_dos",
+        unit="",
+        shape=(66,),
+        meaning="Phonon density of states, its largest value 1, at 66 frequencies from 0 to 1000 "
+        "1/cm (JARVIS leaderboard).",
     ),
     Quantity(
         name="dos",
