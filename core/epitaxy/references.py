@@ -121,8 +121,8 @@ class References:
         undetermined: atomic numbers whose energy the compositions leave open.
         residuals: (n,) eV/atom, energies per atom less what the references say.
         spread: eV/atom, 1.4826 times the median absolute residual.
-        leverage: (n,) 0 to 1, how much each structure decides over its own fit; zeros if not
-            asked for.
+        leverage: (n,) 0 to 1, how much each structure would decide over its own fit if it
+            counted in full; zeros if not asked for.
     """
 
     energies: Mapping[int, float]
@@ -235,7 +235,7 @@ def _open(triangle: np.ndarray) -> np.ndarray:
 
 
 def _leverage(compositions: Compositions, triangle: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the diagonal of the hat matrix, (n,)."""
+    """Return the diagonal of the hat matrix, (n,), each row with weight one in its turn."""
     inverse = np.linalg.pinv(triangle, rcond=_CUTOFF)
     parts = [
         (
@@ -243,4 +243,5 @@ def _leverage(compositions: Compositions, triangle: np.ndarray, weights: np.ndar
         ).sum(axis=1)
         for start in range(0, len(compositions), _BLOCK)
     ]
-    return np.asarray(np.concatenate([np.zeros(0), *parts]) * weights)
+    size = np.concatenate([np.zeros(0), *parts])
+    return np.asarray(size / (1 + (1 - np.minimum(weights, 1)) * size))

@@ -149,8 +149,10 @@ def test_clean_does_the_same_to_a_dataset(tmp_path, capsys):
     assert [step["operation"] for step in cleaned.history] == [
         "ingest",
         "consistency check",
-        "clean",
-        "consistency check",
+        "frames",
+        "duplicates",
+        "outliers",
+        "consistency",
     ]
 
 

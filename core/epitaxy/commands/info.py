@@ -22,6 +22,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--verify", action="store_true", help="read every column and compare its sha256"
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument(
+        "--recipe",
+        action="store_true",
+        help="print the operations of its history, as `epitaxy clean --recipe` reads them",
+    )
 
 
 def run(args: Namespace) -> int:
@@ -31,7 +36,11 @@ def run(args: Namespace) -> int:
 
     if (args.path / OF_ARTIFACT).exists() and _holds_a_model(args.path / OF_ARTIFACT):
         return _print_artifact(args.path, as_json=args.json)
-    facts = facts_of(Dataset.open(args.path, verify=args.verify))
+    dataset = Dataset.open(args.path, verify=args.verify)
+    if args.recipe:
+        _print_recipe(args.path, dataset)
+        return 0
+    facts = facts_of(dataset)
     if args.verify:
         facts["verified"] = True
     if args.json:
@@ -39,6 +48,22 @@ def run(args: Namespace) -> int:
     else:
         _print(args.path, facts)
     return 0
+
+
+def _print_recipe(path: Path, dataset: Dataset) -> None:
+    """Print the operations of a history, what came before them as a comment."""
+    from epitaxy.curation.recipe import recipe_of, recipe_text
+
+    steps = recipe_of(dataset.history)
+    for step in dataset.history:
+        for source in step.get("sources", []) if step.get("operation") == "ingest" else []:
+            words = {k: v for k, v in source.items() if k != "card"}
+            print(f"# read from {words}")
+    before = next((s["digest_before"] for s in dataset.history if "digest_before" in s), None)
+    if before:
+        print(f"# digest before the first operation: {before}")
+    print(f"# digest of {path}: {dataset.digest}")
+    print(recipe_text(steps) if steps else "[]", end="")
 
 
 def _holds_a_model(manifest: Path) -> bool:
@@ -115,8 +140,11 @@ def _print(path: Path, facts: dict[str, Any]) -> None:
         print(f"tag {name}: {said}{more}")
     for step in facts["history"]:
         words = [str(step.get("operation", "?"))]
-        if "n_seen" in step:
-            words.append(f"{step['n_dropped']:,} of {step['n_seen']:,} dropped")
+        counts = step.get("counts", step)
+        if counts.get("n_dropped") or "reasons" in step:
+            words.append(f"{counts['n_dropped']:,} of {counts['n_seen']:,} dropped")
+        if "n_changed" in counts:
+            words.append(f"{counts['n_changed']:,} of {counts['n_seen']:,} changed")
         for reason, fact in step.get("reasons", {}).items():
             words.append(f"{reason}: {fact['count']:,}")
         for finding in step.get("findings", []):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +70,8 @@ def add_check_arguments(parser: ArgumentParser) -> None:
         "--require",
         action="append",
         metavar="TARGET",
-        help="targets that a frame must have (default: energy, where the source has energies; "
-        "'none' for no requirement)",
+        help="targets that a frame must have (default: energy, where there are energies and "
+        "forces; 'none' for no requirement)",
     )
     group.add_argument("--max-force", type=_size, metavar="F", help="eV/Å (default: 100)")
     group.add_argument(
@@ -172,13 +171,11 @@ def run(args: Namespace) -> int:
         "positions_unit",
     )
     conventions = Conventions(**{n: getattr(args, n) for n in names if getattr(args, n)})
-    sources = [registry.build("source", spec) for spec in specs]
-    quantities = {name for source in sources for name in source.card.quantities}
     with telling(" ".join(args.source)) as tell:
         report = ingest(
-            sources,
+            [registry.build("source", spec) for spec in specs],
             args.output,
-            checks=checks_of(args, quantities=quantities),
+            checks=checks_of(args),
             conventions=conventions,
             tags=_pairs(args.tag, "--tag", as_yaml=False),
             on_inconsistent="skip" if args.no_consistency_check else args.on_inconsistent,

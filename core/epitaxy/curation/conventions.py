@@ -69,6 +69,12 @@ STRESS_UNITS: Mapping[str, float] = MappingProxyType(
 )
 """Name of a stress unit -> its value in eV/Å^3."""
 
+POSITION_UNITS: Mapping[str, float] = MappingProxyType(
+    {"Å": 1.0, "fractional": 1.0, "nm": 10.0, "m": 1e10, "pm": 0.01, "Bohr": units.Bohr}
+)
+"""Name of a unit of positions and cells -> its value in Å; "fractional" positions are multiples
+of the cell vectors, which are in Å."""
+
 STRESS_ORDERS: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
         "ase": (0, 1, 2, 3, 4, 5),
@@ -98,6 +104,7 @@ class Conventions:
         stress_order: one of `STRESS_ORDERS`.
         stress_is_pressure: positive under compression (VASP's sign, and that of a virial).
         stress_is_virial: volume times stress was stored.
+        positions_unit: one of `POSITION_UNITS`, of positions and cell.
     """
 
     energy_unit: str = "eV"
@@ -108,6 +115,7 @@ class Conventions:
     stress_order: str = "ase"
     stress_is_pressure: bool = False
     stress_is_virial: bool = False
+    positions_unit: str = "Å"
 
     def __post_init__(self) -> None:
         stress_units = ENERGY_UNITS if self.stress_is_virial else STRESS_UNITS
@@ -118,6 +126,7 @@ class Conventions:
             ("forces_unit", FORCE_UNITS),
             ("stress_unit", stress_units),
             ("stress_order", STRESS_ORDERS),
+            ("positions_unit", POSITION_UNITS),
         ):
             value = getattr(self, name)
             if value not in table:
@@ -179,14 +188,30 @@ class Conventions:
         ordered: np.ndarray = stored[list(STRESS_ORDERS[self.stress_order])]
         return ordered * factor if factor != 1 else ordered
 
+    def _placed(self, entry: Entry) -> Entry:
+        """Return an entry with positions and cell in Å."""
+        if self.positions_unit == "Å":
+            return entry
+        if self.positions_unit == "fractional":
+            if not np.asarray(entry.cell).any():
+                return entry  # a formula, or a molecule without a cell
+            return replace(entry, positions=np.asarray(entry.positions) @ np.asarray(entry.cell))
+        factor = POSITION_UNITS[self.positions_unit]
+        return replace(
+            entry,
+            positions=np.asarray(entry.positions) * factor,
+            cell=np.asarray(entry.cell) * factor,
+        )
+
     def apply(self, entry: Entry) -> Entry:
-        """Return an entry whose labels are converted.
+        """Return an entry whose labels and coordinates are converted.
 
         Raises:
             EntryError: see `convert`; the message names the entry.
         """
         if not self.changes:
             return entry
+        entry = self._placed(entry)
         volume = float(abs(np.linalg.det(entry.cell))) if all(entry.pbc) else None
         try:
             targets = self.convert(entry.targets, n_atoms=len(entry), volume=volume)

@@ -26,7 +26,7 @@ class FrameChecks:
     """What a usable frame is.
 
     Attributes:
-        require: targets that every frame must have.
+        require: targets that every frame must have; None is decided by `ingest`.
         max_force: largest force on an atom, eV/Å; None for no limit.
         min_distance: shortest distance between atoms (and images), Å; 0 for no limit.
         max_energy: largest magnitude of the energy per atom, eV/atom; None for no limit. The
@@ -38,7 +38,7 @@ class FrameChecks:
             rounded to multiples of this.
     """
 
-    require: tuple[str, ...] = ("energy",)
+    require: tuple[str, ...] | None = ("energy",)
     max_force: float | None = 100.0
     min_distance: float = 0.1
     max_energy: float | None = 1e6
@@ -146,7 +146,7 @@ class FrameChecker:
 
     def _wrong_labels(self, entry: Entry) -> str | None:
         checks = self.checks
-        for name in checks.require:
+        for name in checks.require or ():
             if name not in entry.targets:
                 return f"{name} missing"
         if "energy" in entry.targets and checks.max_energy is not None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from epitaxy.curation.checking import outlier_warnings
 from epitaxy.curation.consistency import check_consistency
 from epitaxy.curation.conventions import Conventions
 from epitaxy.curation.findings import ConsistencyReport
 from epitaxy.curation.frames import FrameChecker, FrameChecks, Rejections
 from epitaxy.curation.names import distinct_names
+from epitaxy.curation.plausible import doubts_about
+from epitaxy.curation.tell import Tell
 from epitaxy.dataset import Dataset
 from epitaxy.entry import Entry
 from epitaxy.errors import DataError, EntryError
@@ -22,9 +25,30 @@ from epitaxy.stores.memory_map import Writer
 
 _SUSPICIOUS = 0.05  # share of frames dropped for large labels that looks like another unit
 
+_ADVICE = (
+    (
+        "|F| >",
+        "for a large force: if these are stored in another unit, say so with --forces-unit (and "
+        "its companions); if they are right, raise --max-force",
+    ),
+    (
+        "|energy| >",
+        "for a large energy: if these are stored in another unit, say so with --energy-unit (and "
+        "its companions); if they are right, raise --max-energy",
+    ),
+    ("looks like joule", "because energies look like joule: say --energy-unit J"),
+    ("look fractional", "because positions look fractional: say --positions-unit fractional"),
+    ("like metres", "because lengths look like metres: say --positions-unit m"),
+    ("like nm", "because lengths look like nm: say --positions-unit nm"),
+    (
+        "eV/atom",
+        "because a value is outside of what is physical: if these are per cell or in another "
+        "unit the source has to convert them; if they are right, move the --limit",
+    ),
+)
+"""Part of a reason -> what may help if many frames are dropped for it."""
+
 OnInconsistent = Literal["error", "warn", "skip"]
-Tell = Callable[[int, int, "float | None"], None]
-"""``(frames seen, frames kept, part of the source read or None)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +87,8 @@ def ingest(
     Args:
         sources: one or several sources.
         path: of the dataset to make.
-        checks: what a usable frame is.
+        checks: what a usable frame is. Its `require` may be None: the energy, where a source
+            offers energies with forces, else nothing.
         conventions: units, signs and orders in which the labels are stored.
         tags: added to every entry.
         on_inconsistent: what to do if labels contradict each other: "error", "warn", or "skip"
@@ -82,6 +107,8 @@ def ingest(
     """
     source_list = [sources] if isinstance(sources, Source) else list(sources)
     checks = checks or FrameChecks()
+    if checks.require is None:
+        checks = replace(checks, require=_required(source_list))
     conventions = conventions or Conventions()
     checker, rejections = FrameChecker(checks), Rejections()
     warnings: list[str] = []
@@ -107,7 +134,7 @@ def ingest(
             raise DataError(f"nothing is left to put into {path}: {'; '.join(said)}")
         warnings += _notes(source_list) + _hints(source_list, rejections)
         preview = writer.preview()
-        warnings += _double_ids(preview)
+        warnings += [*doubts_about(preview), *outlier_warnings(preview)]
         consistency = None
         if on_inconsistent != "skip":
             consistency = check_consistency(preview)
@@ -125,63 +152,13 @@ def ingest(
                     for i, source in enumerate(source_list)
                 ],
                 "checks": asdict(checks),
+                "recipe": _recipe(checks),
                 "conventions": conventions.changes,
                 "tags": dict(tags or {}),
                 **rejections.step(),
                 "warnings": list(warnings),
             }
         )
-        if consistency is not None:
-            writer.record(consistency.step())
-    return IngestReport(Dataset.open(path), rejections, consistency, tuple(warnings))
-
-
-def clean(
-    dataset: Dataset,
-    path: str | Path,
-    *,
-    checks: FrameChecks | None = None,
-    on_inconsistent: OnInconsistent = "error",
-    overwrite: bool = False,
-    tell: Tell | None = None,
-) -> IngestReport:
-    """Check an existing dataset as `ingest` does and write what is usable.
-
-    Raises:
-        ConsistencyError: labels contradict each other.
-        DataError: nothing is usable.
-        StoreError: the dataset cannot be written.
-    """
-    checks = checks or FrameChecks()
-    checker, rejections = FrameChecker(checks), Rejections()
-    kept: list[int] = []
-    for row, entry in enumerate(dataset):
-        rejections.n_seen += 1
-        if (reason := checker.reason_against(entry)) is None:
-            kept.append(row)
-        else:
-            rejections.add(reason, entry.id or f"row {row}")
-        if tell:
-            tell(rejections.n_seen, len(kept), (row + 1) / len(dataset))
-    if not kept:
-        reasons = "; ".join(rejections.lines()) or "the dataset is empty"
-        raise DataError(f"nothing is left to put into {path}: {reasons}")
-    view = dataset[kept]
-    warnings: list[str] = []
-    consistency = None
-    if on_inconsistent != "skip":
-        consistency = check_consistency(view)
-        if on_inconsistent == "error":
-            consistency.raise_if_inconsistent()
-        elif consistency.inconsistent:
-            warnings.append(consistency.message())
-        warnings += consistency.doubts
-    with Writer(path, overwrite=overwrite) as writer:
-        writer.extend(view)
-        for step in dataset.history:
-            writer.record(step)
-        facts = {"operation": "clean", "epitaxy": version("epitaxy"), "checks": asdict(checks)}
-        writer.record({**facts, "digest_before": dataset.digest, **rejections.step()})
         if consistency is not None:
             writer.record(consistency.step())
     return IngestReport(Dataset.open(path), rejections, consistency, tuple(warnings))
@@ -232,20 +209,32 @@ def _hints(sources: Sequence[Source], rejections: Rejections) -> list[str]:
     if any(reason.endswith(" missing") for reason in rejections.counts):
         for source in sources:
             said += getattr(source, "hints", ())
-    for start, option in (("|F| >", "--forces-unit"), ("|energy| >", "--energy-unit")):
-        n = sum(count for reason, count in rejections.counts.items() if reason.startswith(start))
+    for start, advice in _ADVICE:
+        n = sum(count for reason, count in rejections.counts.items() if start in reason)
         if n > _SUSPICIOUS * rejections.n_seen:
-            limit = "--max-force" if "F" in start else "--max-energy"
-            said.append(
-                f"{n / rejections.n_seen:.0%} of the frames were dropped for a large "
-                f"{'force' if 'F' in start else 'energy'}: if these are stored in another unit, "
-                f"say so with {option} (and its companions); if they are right, raise {limit}"
-            )
+            share = f"{n / rejections.n_seen:.0%} of the frames were dropped"
+            said.append(f"{share} {advice}")
     return said
 
 
-def _double_ids(dataset: Dataset) -> list[str]:
-    n_double = len(dataset) - len(set(dataset.ids))
-    if not n_double:
-        return []
-    return [f"{n_double} ids occur more than once; splits will name rows instead of ids"]
+def _required(sources: Sequence[Source]) -> tuple[str, ...]:
+    """Return what frames need by default: an energy, if they are for potentials."""
+    offered = {name for source in sources for name in source.card.quantities}
+    return ("energy",) if {"energy", "forces"} <= offered else ()
+
+
+def _recipe(checks: FrameChecks) -> list[dict[str, Any]]:
+    """Return the operations on a dataset that do what was done frame by frame."""
+    limits = {name: None if v is None else list(v) for name, v in checks.limits.items()}
+    options: dict[str, Any] = {
+        "require": list(checks.require or ()),
+        "max_force": checks.max_force,
+        "min_distance": checks.min_distance,
+        "max_energy": checks.max_energy,
+        "limits": limits,
+    }
+    steps: list[dict[str, Any]] = [{"operation": "frames", "options": options}]
+    if checks.duplicates:
+        distance = {"distance": checks.duplicate_distance}
+        steps.append({"operation": "duplicates", "options": distance})
+    return steps
