@@ -23,6 +23,7 @@ import yaml
 
 from epitaxy.errors import ConfigError, EpitaxyError, OptionError
 from epitaxy.spec import Spec
+from epitaxy.split.options import METHODS, SplitOptions
 from epitaxy.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -30,27 +31,6 @@ if TYPE_CHECKING:
 
 Place = str | Mapping[str, Any]
 """Where data come from: a path, or a source as ``{use: name, **options}``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitOptions:
-    """How a dataset is divided: the ``split:`` section.
-
-    Attributes:
-        method: "random", or "group", which keeps structures of one group together.
-        valid: part for validation: a fraction below 1 or a number of structures.
-        test: part for the test: a fraction below 1 or a number of structures.
-        seed: of the division; the seed of the training does not change it.
-        groups: for method "group": a tag of the dataset, or "composition".
-        file: a split saved before (`epitaxy split`); then nothing else may be given.
-    """
-
-    method: Literal["random", "group"] = "random"
-    valid: float | int = 0.1
-    test: float | int = 0.1
-    seed: int = 0
-    groups: str = "composition"
-    file: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,17 +65,10 @@ class Config:
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values that `read_config` reads back to the same config."""
-        split = self.split
-        division: dict[str, Any] = {"file": split.file}
-        if not split.file:
-            division = {
-                "method": split.method,
-                "valid": split.valid if self.valid is None else 0,
-                "test": split.test if self.test is None else 0,
-                "seed": split.seed,
-            }
-            if split.method == "group":
-                division["groups"] = split.groups
+        division = self.split.to_mapping()
+        for part in ("valid", "test"):
+            if getattr(self, part) is not None and part in division:
+                division[part] = 0
         parts: dict[str, Any] = {
             "dataset": self.dataset,
             "valid": self.valid,
@@ -191,6 +164,13 @@ def read_config(
                 f"{place.of(key)}{key} is a dataset of its own, so split.{also} must not be given"
             )
     config = Config(**values)
+    for key in ("valid", "test"):
+        options = METHODS[config.split.method]
+        if getattr(config, key) is not None and (key not in options or "train" in options):
+            raise ConfigError(
+                f"{place.of(key)}{key} is a dataset of its own, but split.method "
+                f"{config.split.method} chooses that part itself"
+            )
     if registry is not None:
         with place.at("model"):
             registry.resolve("model", config.model)
@@ -226,8 +206,9 @@ def check_config(config: Config, registry: Registry) -> None:
                     f"{key}: there is no folder or file {value!r} in {Path.cwd()}, and no source "
                     f"of that name{hint}"
                 )
-    if config.split.file and not Path(config.split.file).is_file():
-        raise ConfigError(f"split: there is no file {config.split.file!r} in {Path.cwd()}")
+    for file in config.split.files:
+        if not Path(file).is_file():
+            raise ConfigError(f"split: there is no file {file!r} in {Path.cwd()}")
     run = Run(config.output, seed=config.seed, device=config.device, dtype=config.dtype)
     if registry.find("model", config.model.use).component.needs:
         from epitaxy.training.optimizers import check_training

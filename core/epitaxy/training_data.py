@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,26 +40,30 @@ def open_split(config: Config, registry: Registry) -> Split:
             part.
         EpitaxyError: data cannot be read.
     """
-    from epitaxy.split import Split, split_by_group, split_random
+    from epitaxy.split import divide
 
     dataset = open_dataset(config.dataset, registry)
-    options = config.split
-    if options.file:
-        return Split.load(Path(options.file), dataset)
-    sizes = {
-        "valid": 0 if config.valid is not None else options.valid,
-        "test": 0 if config.test is not None else options.test,
-    }
-    if options.method == "group":
-        split = split_by_group(dataset, options.groups, **sizes, seed=options.seed)
-    else:
-        split = split_random(dataset, **sizes, seed=options.seed)
+    own = {"valid": config.valid, "test": config.test}
+    # What has a set of its own takes nothing from the dataset.
+    nothing: dict[str, Any] = {name: 0 for name, place in own.items() if place is not None}
+    split = divide(dataset, replace(config.split, **nothing))
     extra = {
-        name: open_dataset(place, registry)
-        for name, place in (("valid", config.valid), ("test", config.test))
-        if place is not None
+        name: open_dataset(place, registry) for name, place in own.items() if place is not None
     }
-    return _with_own_sets(split, extra) if extra else split
+    if extra:
+        split = _with_own_sets(split, extra)
+    _warn_of_leaks(split)
+    return split
+
+
+def _warn_of_leaks(split: Split) -> None:
+    """Say what the parts share; groups only where the split was to keep them whole."""
+    from epitaxy.split.leaks import MAX_WORK, leaks
+
+    keeps_groups = split.method.get("groups", "none") in {"composition", *split.dataset.tags}
+    found = leaks(split, None if keeps_groups else "none", max_work=MAX_WORK)
+    for line in found.lines():
+        log.warning("split: %s; errors on them say little about new structures", line)
 
 
 def _with_own_sets(split: Split, extra: Mapping[str, Dataset]) -> Split:
