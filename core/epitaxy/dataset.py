@@ -15,6 +15,7 @@ from epitaxy.entry import Entry, Method, Origin
 from epitaxy.errors import DataError
 from epitaxy.quantities import quantity
 from epitaxy.stores.columns import Columns, Strings, Tag, Target, digest
+from epitaxy.stores.selection import Selection
 
 
 class Structures(NamedTuple):
@@ -36,6 +37,9 @@ class Structures(NamedTuple):
 
 
 Rows = slice | Sequence[int] | np.ndarray
+
+BATCH_ROWS = 10_000
+"""Views up to this size keep in mind where their atoms are."""
 
 
 def row_numbers(rows: Rows, n: int) -> np.ndarray:
@@ -230,18 +234,24 @@ class Dataset:
         Args:
             rows: rows of this view (slice, whole numbers, mask); all by default.
         """
-        columns = self._columns
-        base = self._base_rows(rows)
-        if base is None:
-            base = np.arange(len(columns))
-        atoms = columns.atoms_of(base)
+        columns, chosen = self._columns, self._select(rows)
         return Structures(
-            numbers=columns.numbers.take(atoms),
-            positions=columns.positions.take(atoms, axis=0),
-            cells=columns.cells.take(base, axis=0),
-            pbc=columns.pbc.take(base, axis=0),
-            n_atoms=columns.atom_ptr[base + 1] - columns.atom_ptr[base],
+            numbers=chosen.per_atom(columns.numbers),
+            positions=chosen.per_atom(columns.positions),
+            cells=chosen.per_structure(columns.cells),
+            pbc=chosen.per_structure(columns.pbc),
+            n_atoms=chosen.n_atoms.copy(),
         )
+
+    def _select(self, rows: Rows | None) -> Selection:
+        if rows is None and self._rows is not None and len(self) <= BATCH_ROWS:
+            return self._batch
+        return Selection(self._columns, self._base_rows(rows))
+
+    @cached_property
+    def _batch(self) -> Selection:
+        """Rows of a view as small as a batch: several targets are taken of it, one by one."""
+        return Selection(self._columns, self._rows)
 
     @cached_property
     def elements(self) -> frozenset[int]:
@@ -286,11 +296,9 @@ class Dataset:
                 f"{', '.join(self.targets) or 'none'}"
             )
         values, mask = self._columns.targets[name]
-        base = self._base_rows(rows)
-        if base is None:
-            base = np.arange(len(self._columns))
-        index = self._columns.atoms_of(base) if quantity(name).per == "atom" else base
-        return values.take(index, axis=0), mask.take(base)
+        chosen = self._select(rows)
+        pick = chosen.per_atom if quantity(name).per == "atom" else chosen.per_structure
+        return pick(values), chosen.per_structure(mask)
 
     # --- where they come from ---
 

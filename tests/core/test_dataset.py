@@ -256,3 +256,35 @@ def test_positions_that_are_not_finite_are_refused(value):
     )
     with pytest.raises(EntryError, match="entry si#4: positions are not finite"):
         Dataset.from_entries([entry])
+
+
+@pytest.mark.parametrize("most_atoms", [3, 40], ids=["short", "long"])
+def test_rows_are_gathered_alike_however_they_are_asked_for(most_atoms):
+    """Short structures are copied atom by atom, long ones in pieces."""
+    rng = np.random.default_rng(0)
+    entries = []
+    for n_atoms in rng.integers(0, most_atoms + 1, 30):
+        targets = {"forces": rng.normal(size=(n_atoms, 3)), "energy": rng.normal()}
+        numbers = rng.integers(1, 9, n_atoms)
+        entries.append(
+            Entry(numbers, rng.normal(size=(n_atoms, 3)), np.eye(3), np.zeros(3, bool), targets)
+        )
+    dataset = Dataset.from_entries(entries)
+    for rows in ([3, 3, 29, 0], [], np.arange(30)[::-2], [-1]):
+        wanted = [entries[row] for row in rows]
+        for found, (values, mask) in (
+            (dataset.gather(rows), dataset.target("forces", rows)),
+            (dataset[rows].gather(), dataset[rows].target("forces")),
+            (dataset[::-1][[29 - r % 30 for r in rows]].gather(), dataset[rows].target("forces")),
+        ):
+            assert found.n_atoms.tolist() == [len(entry) for entry in wanted]
+            assert found.positions.tolist() == [p for e in wanted for p in e.positions.tolist()]
+            assert found.numbers.tolist() == [z for e in wanted for z in e.numbers.tolist()]
+            assert values.tolist() == [f for e in wanted for f in e.targets["forces"].tolist()]
+            assert mask.all()
+            found.positions[:] = 0.0  # a copy
+            found.n_atoms[:] = 0
+    assert dataset[[1]].gather().n_atoms.tolist() == [len(entries[1])]
+    view = dataset[[4, 5]]
+    view.gather().n_atoms[:] = 0
+    assert view.gather().n_atoms.tolist() == [len(entries[4]), len(entries[5])]
