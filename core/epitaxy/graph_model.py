@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from epitaxy.composition import TAG
 from epitaxy.errors import ArtifactError, CapabilityError, ConfigError, TrainingError
 from epitaxy.graphs.builder import build_batch
 from epitaxy.potential import Potential, fit_energy_scale, fit_reference_energies
@@ -95,7 +96,7 @@ class GraphModel:
         """
         device, dtype = run.torch_device(), run.torch_dtype()
         self.check_data(train, valid, run=run)
-        with _torch_state(run):
+        with torch_state(run):
             network = self._network_factory()
             self.start_from(network, train, run=run)
             potential = self.potential.to(device=device, dtype=dtype)
@@ -243,6 +244,24 @@ def check_labels(train: Dataset, valid: Dataset, *, run: Run) -> None:
             )
     for what, part in (("training", train), ("validation", valid)):
         _refuse_non_finite(part, what)
+    refuse_compositions(train)
+    refuse_unknown_elements(train, valid)
+
+
+def refuse_compositions(dataset: Dataset) -> None:
+    """Raise `CapabilityError` if some entries are formulas without a structure."""
+    if TAG not in dataset.tags:
+        return
+    if len(rows := np.flatnonzero(dataset.tag(TAG) != "")):
+        raise CapabilityError(
+            f"{len(rows)} of the {len(dataset)} entries have a formula but no structure "
+            f"({names_of(dataset, rows)}): a graph network needs positions; use a composition "
+            f"model (`epitaxy plugins` lists them)"
+        )
+
+
+def refuse_unknown_elements(train: Dataset, valid: Dataset) -> None:
+    """Raise `TrainingError` if the validation set has elements that the training set lacks."""
     if unknown := valid.elements - train.elements:
         from ase.data import chemical_symbols
 
@@ -271,7 +290,7 @@ def _refuse_non_finite(dataset: Dataset, what: str) -> None:
 
 
 @contextmanager
-def _torch_state(run: Run) -> Iterator[None]:
+def torch_state(run: Run) -> Iterator[None]:
     """Seed torch for the run and make it reproducible; put everything back afterwards."""
     n_threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()

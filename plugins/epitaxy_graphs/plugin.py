@@ -21,4 +21,12 @@ def provide_models() -> list[Component]:
             needs=("torch", "pymatgen", "safetensors"),
             extra="graphs",
         ),
+        Component(
+            name="property",
+            target="epitaxy.property_model:PropertyModel",
+            summary="any targets, with heads per dataset or level of theory, on any network here",
+            needs=("torch", "pymatgen", "safetensors"),
+            extra="graphs",
+            example={"body": {"use": "painn", "width": 16, "n_layers": 1}, "targets": ["energy"]},
+        ),
     ]
