@@ -17,7 +17,7 @@ from epitaxy.errors import MissingDependencyError
 from epitaxy.quantities import QUANTITIES
 
 _EXAMPLES = 20
-SAME_ENERGY = 1e-3  # eV/atom, up to which two energies of one structure are the same
+SAME_VALUE = 1e-3  # up to which two labels of one structure are the same: 1 meV/atom, or 0.1 %
 JOULE = 1e-10  # eV/atom, largest energy that looks like joule: 1 J is 6e18 eV
 
 
@@ -93,7 +93,7 @@ class FrameChecker:
     def __init__(self, checks: FrameChecks | None = None):
         self.checks = checks or FrameChecks()
         self.limits = limits_with(self.checks.limits)
-        self._seen: dict[bytes, tuple[str, float | None]] = {}
+        self._seen: dict[bytes, dict[str, float]] = {}
 
     def reason_against(self, entry: Entry) -> str | None:
         """Return why a frame cannot be used, or None; a usable one is remembered."""
@@ -191,15 +191,17 @@ class FrameChecker:
         if not self.checks.duplicates:
             return None
         key = structure_key(entry, self.checks.duplicate_distance)
-        energy = float(entry.targets["energy"]) if "energy" in entry.targets else None
-        if key not in self._seen:
-            self._seen[key] = (entry.id, energy)
+        values = {
+            name: float(value) / (len(entry) if QUANTITIES[name].extensive else 1)
+            for name, value in entry.targets.items()
+            if np.ndim(value) == 0
+        }
+        others = self._seen.setdefault(key, values)
+        if others is values:
             return None
-        _, other = self._seen[key]
-        if energy is not None and other is not None:
-            difference = abs(energy - other) / len(entry)
-            if difference > SAME_ENERGY:
-                return "structure seen before with another energy (> 1 meV/atom apart)"
+        for name, value in values.items():
+            if abs(value - others.get(name, value)) > SAME_VALUE * max(1.0, abs(value)):
+                return f"structure seen before with another {name}"
         return "duplicate structure"
 
 

@@ -11,10 +11,12 @@ from collections import Counter
 import numpy as np
 
 from epitaxy.composition import TAG
+from epitaxy.curation.conventions import ENERGY_UNITS
 from epitaxy.curation.lengths import nearest_ratio
 from epitaxy.curation.methods import method_labels
 from epitaxy.curation.pairs import sample_rows
 from epitaxy.dataset import Dataset
+from epitaxy.references import Compositions
 
 _MANY = 30  # entries from which a set as a whole is judged
 _SAMPLE = 300  # structures whose distances are looked at
@@ -22,6 +24,7 @@ _HIGH = 1.0  # eV/atom; few compounds of a table lie above the elements, or the 
 _HIGH_SHARE = 0.3
 _HULL_DEPTH = 5.0  # eV/atom, deeper than any convex hull (-4.6 in 132,752 entries)
 _FAR, _NEAR = 1.6, 0.62  # of usual distances: Bohr read as Å makes 1.89, the reverse 0.53
+_UNIT_MATCH = 0.02  # relative distance within which a ratio is that of a unit
 _NOBLE = (2, 10, 18, 36, 54, 86)
 
 
@@ -29,6 +32,7 @@ def doubts_about(dataset: Dataset) -> tuple[str, ...]:
     """Return one sentence for everything that looks odd."""
     said = [
         *_levels(dataset),
+        *_all_electron(dataset),
         *_formation(dataset),
         *_hull(dataset),
         *_distances(dataset),
@@ -54,6 +58,43 @@ def _levels(dataset: Dataset) -> list[str]:
         f"energies of {len(counts)} levels of theory in one set ({shown}{more}): they have zeros "
         f"of their own; `align` them, or drop all but one, before a model sees them"
     ]
+
+
+def _all_electron(dataset: Dataset) -> list[str]:
+    """Total energies of all electrons in another unit: the atoms alone give nearly all of them."""
+    if "energy" not in dataset.targets:
+        return []
+    rows = sample_rows(len(dataset))
+    sample = dataset[rows]
+    energy, mask = sample.target("energy")
+    counts = Compositions.of(sample)
+    atoms = counts.mean(_energy_of_atom(counts.elements)) * counts.n_atoms
+    heavy = counts.largest(counts.elements.astype(float)) >= 6  # the formula is poor for H to B
+    known = mask & heavy & (energy < 0)
+    if known.sum() < _MANY:
+        return []
+    ratios = energy[known] / atoms[known]
+    ratio = float(np.median(ratios))
+    if float(np.median(np.abs(ratios - ratio))) > _UNIT_MATCH * ratio:
+        return []
+    for unit in ("Hartree", "Ry", "kcal/mol", "kJ/mol"):
+        if abs(np.log(ratio * ENERGY_UNITS[unit])) < _UNIT_MATCH:
+            return [
+                f"energies are {ratio:.4g} times those of all electrons of the atoms: they look "
+                f"like {unit}, and forces may be too: say --energy-unit {unit} (and --forces-unit)"
+            ]
+    return []
+
+
+def _energy_of_atom(numbers: np.ndarray) -> np.ndarray:
+    """Return total energies of neutral atoms, eV, to 1 % from carbon on.
+
+    Source: the statistical atom with Scott's and exchange corrections, J. Schwinger, Phys. Rev. A
+    24, 2353 (1981), eq. 1.
+    """
+    z = np.asarray(numbers, dtype=np.float64)
+    hartree = -0.768745 * z ** (7 / 3) + 0.5 * z**2 - 0.269900 * z ** (5 / 3)
+    return np.asarray(hartree * ENERGY_UNITS["Hartree"])
 
 
 def _formation(dataset: Dataset) -> list[str]:
