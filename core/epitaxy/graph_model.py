@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from epitaxy.dataset import Dataset
     from epitaxy.registry import Registry
     from epitaxy.run import Run
+    from epitaxy.training.start import Start
 
 EDGES_AT_ONCE = 60_000  # on a CPU; about 1 GB for a network of width 64
 EDGES_AT_ONCE_ON_GPU = 500_000
@@ -82,13 +83,16 @@ class GraphModel:
         self.potential.to(device=device, dtype=wanted)
         return self
 
-    def fit(self, train: Dataset, valid: Dataset, *, run: Run) -> Mapping[str, float]:
+    def fit(
+        self, train: Dataset, valid: Dataset, *, run: Run, start: Start | None = None
+    ) -> Mapping[str, float]:
         """Train and keep the weights that are best on `valid`; return their metrics.
 
         Args:
             train: structures to learn from.
             valid: structures to choose the best weights by; may be empty.
             run: options, seeds, directory.
+            start: weights to begin with other than random ones (`epitaxy.training.start`).
 
         Raises:
             ConfigError: device or dtype cannot be used, or a label with a weight is nowhere.
@@ -99,6 +103,7 @@ class GraphModel:
         with torch_state(run):
             network = self._network_factory()
             self.start_from(network, train, run=run)
+            factors = start.begin(self.potential, train) if start else {}
             potential = self.potential.to(device=device, dtype=dtype)
             cutoff = potential.cutoff
             graphs, checks = (
@@ -111,9 +116,12 @@ class GraphModel:
                 model=self.spec.to_config(),
                 train_digest=train.digest,
                 valid_digest=valid.digest,
+                **({"start": dict(start.facts)} if start else {}),
             )
             task = PotentialTask(potential, graphs, valid=checks, options=run.training)
-            metrics = Loop(task, run=run, identity=identity).train()
+            metrics = Loop(task, run=run, identity=identity, lr_factors=factors).train()
+            if start:
+                start.end(potential)
         potential.eval()
         self._targets = tuple(name for name in TERMS if name in train.targets)
         return metrics

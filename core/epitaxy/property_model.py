@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from epitaxy.dataset import Dataset
     from epitaxy.registry import Registry
     from epitaxy.run import Run
+    from epitaxy.training.start import Start
 
 
 class PropertyModel:
@@ -167,19 +168,44 @@ class PropertyModel:
         self.network.to(device=device, dtype=wanted)
         return self
 
-    def fit(self, train: Dataset, valid: Dataset, *, run: Run) -> Mapping[str, float]:
+    def fit(
+        self, train: Dataset, valid: Dataset, *, run: Run, start: Start | None = None
+    ) -> Mapping[str, float]:
         """Train and keep the weights that are best on `valid`; return their metrics.
+
+        Args:
+            train: structures to learn from.
+            valid: structures to choose the best weights by; may be empty.
+            run: options, seeds, directory.
+            start: weights to begin with other than random ones (`epitaxy.training.start`).
 
         Raises:
             ConfigError: a target has no label, a branch has no structure, or an option cannot be
                 used.
             TrainingError: training cannot start or go on.
         """
+        self.check_data(train, valid, run=run)
+        if run.training.compile:
+            raise ConfigError("training: compile is for potentials; set compile: false")
         with torch_state(run):
-            network = self.new_network(train, run=run)
-            return self.fit_network(network, train, valid, run=run)
+            network = self._new_network(train, run=run)
+            factors = start.begin(network, train) if start else {}
+            task = self._task(network, train, valid, run=run)
+            identity = identity_of(
+                run,
+                run.training,
+                model=run.registry.resolve("model", self.spec).to_config(),
+                train_digest=train.digest,
+                valid_digest=valid.digest,
+                **({"start": dict(start.facts)} if start else {}),
+            )
+            metrics = Loop(task, run=run, identity=identity, lr_factors=factors).train()
+            if start:
+                start.end(network)
+        self._network, self._derivatives = network.eval(), task.derivatives
+        return metrics
 
-    def new_network(self, train: Dataset, *, run: Run) -> MultitaskNetwork:
+    def _new_network(self, train: Dataset, *, run: Run) -> MultitaskNetwork:
         """Return an untrained network for a training set, its scales fitted."""
         self.body = run.registry.resolve("model", self.body)  # what is saved is complete
         branches = tuple(sorted(set(branch_names(train, self.branch_by))))
@@ -193,14 +219,11 @@ class PropertyModel:
         network.fit_scales(train, self._branch_index(train, branches))
         return network
 
-    def fit_network(
+    def _task(
         self, network: MultitaskNetwork, train: Dataset, valid: Dataset, *, run: Run
-    ) -> Mapping[str, float]:
-        """Train a given network: `fit` without its start, for transfer learning."""
-        self.check_data(train, valid, run=run)
+    ) -> PropertyTask:
+        """Return network, data and loss for the training loop."""
         device, dtype = run.torch_device(), run.torch_dtype()
-        if run.training.compile:
-            raise ConfigError("training: compile is for potentials; set compile: false")
         network = network.to(device=device, dtype=dtype)
         derivatives = self._learnt_derivatives(train, run)
         names: dict[str, Quantity] = dict(network.targets)
@@ -216,7 +239,7 @@ class PropertyModel:
             )
             for part in (train, valid)
         )
-        task = PropertyTask(
+        return PropertyTask(
             network,
             batches,
             valid=checks,
@@ -224,17 +247,6 @@ class PropertyModel:
             derivatives=derivatives,
             learned=self.weights == "learned",
         )
-        identity = identity_of(
-            run,
-            run.training,
-            model=run.registry.resolve("model", self.spec).to_config(),
-            train_digest=train.digest,
-            valid_digest=valid.digest,
-        )
-        metrics = Loop(task, run=run, identity=identity).train()
-        network.eval()
-        self._network, self._derivatives = network, derivatives
-        return metrics
 
     def check_data(self, train: Dataset, valid: Dataset, *, run: Run) -> None:
         """Check that `fit` can learn from these data, without any work.

@@ -67,18 +67,40 @@ class Loop:
             validation data the last weights are kept.
         run: options, directory, seeds, observers.
         identity: what must not differ when a checkpoint is resumed, name -> plain value.
+        lr_factors: parameter name -> learning rate as a part of that of the options; 0 freezes
+            the parameter.
     """
 
-    def __init__(self, task: Task, *, run: Run, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        *,
+        run: Run,
+        identity: Mapping[str, Any],
+        lr_factors: Mapping[str, float] | None = None,
+    ) -> None:
         self._task, self._module = task, task.module
         self._train, self._valid, self._run = task.train, task.valid, run
         self._options = run.training
         self._identity = dict(identity)
-        trained = [p for p in self._module.parameters() if p.requires_grad]
+        factors = dict(lr_factors or {})
+        named = {
+            name: p
+            for name, p in self._module.named_parameters()
+            if p.requires_grad and factors.get(name, 1.0) != 0
+        }
+        trained = list(named.values())
+        self._frozen = [
+            p
+            for name, p in self._module.named_parameters()
+            if p.requires_grad and name not in named
+        ]
         if not trained:
             raise TrainingError("the network has no parameter that can be trained")
         self._trained = trained
-        self._optimizer = make_optimizer(trained, self._options)
+        self._optimizer = make_optimizer(
+            trained, self._options, lr_factors=[factors.get(name, 1.0) for name in named]
+        )
         self._schedule = make_schedule(self._optimizer, self._options)
         self._ema = MovingAverage(self._module.named_parameters(), decay=self._options.ema_decay)
         self._sampler = Sampler(
@@ -109,10 +131,14 @@ class Loop:
         run.started(self._facts())
         reason = "stopped by an error"
         self._last_saved = self._started = time.monotonic()
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
         try:
             with Interruption() as interruption:
                 reason = self._until_done(objective, log, interruption)
         finally:
+            for parameter in self._frozen:
+                parameter.requires_grad_(True)
             run.finished(self._at.best_metrics or {})
         if not self._best:
             raise TrainingError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -83,9 +83,17 @@ def check_training(options: TrainingOptions) -> None:
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], options: TrainingOptions
+    parameters: Iterable[nn.Parameter],
+    options: TrainingOptions,
+    *,
+    lr_factors: Sequence[float] = (),
 ) -> torch.optim.Optimizer:
     """Return the optimizer named in the options.
+
+    Args:
+        parameters: to train.
+        options: name, options and learning rate.
+        lr_factors: learning rate of each parameter as a part of ``options.lr``; 1 if empty.
 
     Raises:
         ConfigError: there is no such optimizer, or it does not take an option.
@@ -105,10 +113,22 @@ def make_optimizer(
         # One kernel for all parameters: a network of many small tensors steps faster.
         chosen["fused"] = all(p.device.type in ("cpu", "cuda") for p in parameters)
     try:
-        optimizer: torch.optim.Optimizer = kind(parameters, lr=options.lr, **chosen)
+        optimizer: torch.optim.Optimizer = kind(
+            _groups(parameters, options.lr, lr_factors), lr=options.lr, **chosen
+        )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"training: optimizer {kind.__name__} refused: {error}") from None
     return optimizer
+
+
+def _groups(parameters: list[nn.Parameter], lr: float, factors: Sequence[float]) -> list[Any]:
+    """Return one group of parameters per learning rate, or the parameters if there is one."""
+    if not factors or set(factors) == {1.0}:
+        return parameters
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter, factor in zip(parameters, factors, strict=True):
+        groups.setdefault(factor, []).append(parameter)
+    return [{"params": group, "lr": lr * factor} for factor, group in groups.items()]
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, options: TrainingOptions) -> Schedule:

@@ -164,7 +164,8 @@ class PropertyTask:
         learned: bool,
     ) -> None:
         self.module, self.train, self.valid = network, train, valid
-        self._options, self._derivatives, self._learned = options, derivatives, learned
+        self.derivatives = derivatives
+        self._options, self._learned = options, learned
 
     def objective(self) -> Callable[[Any, Any], Tensor]:
         """Return the function from inputs and labels to the loss."""
@@ -184,8 +185,8 @@ class PropertyTask:
         found: dict[str, Predicted] = self.module(
             inputs.graph,
             inputs.branch,
-            forces="forces" in self._derivatives,
-            stress="stress" in self._derivatives,
+            forces="forces" in self.derivatives,
+            stress="stress" in self.derivatives,
         )
         return found
 
