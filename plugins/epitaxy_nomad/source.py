@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from epitaxy.curation.frames import Rejections
 from epitaxy.entry import Entry, Origin
 from epitaxy.errors import DataError, OptionError, SourceError
 from epitaxy.protocols import Card
+from epitaxy.web import SYSTEM_CLOCK, Client, Clock, Page, pages
 from epitaxy_nomad.archive import Section, at, section
 from epitaxy_nomad.documents import iterate_documents
 from epitaxy_nomad.frames import QUANTITIES, EnergyKind, Layout, Which, Wishes, read_frames
 from epitaxy_nomad.query import NEEDS_LOGIN, Owner, build_body, build_query, build_required
 from epitaxy_nomad.tokens import HELP, read_token, scope
-
-if TYPE_CHECKING:
-    from epitaxy.web import Client, Page
 
 PUBLIC = "https://nomad-lab.eu/prod/v1/api/v1"
 """Address of the public service."""
@@ -123,7 +122,8 @@ class NomadSource:
         self._cache, self._refresh = cache, refresh
         self._requests_per_second = requests_per_second
         self._max_attempts, self._timeout = attempts, timeout
-        self._open_client: Client | None = None
+        self.clock: Clock = SYSTEM_CLOCK
+        """What tells the time."""
         self.fraction: float | None = None
         """Part of the entries that was read so far, None where that cannot be known."""
         self.notes: tuple[str, ...] = ()
@@ -198,38 +198,34 @@ class NomadSource:
             yield _Place(name, origin, str(metadata.get("upload_id") or "")), archive
 
     def _from_service(self, left_out: Rejections) -> Iterator[tuple[_Place, Section]]:
-        from epitaxy.web import pages
-
         n_read = 0
-        listed = pages(self._pager(), limit=self._limit, name_of=_name_of)
-        for page in listed:
-            total = page.total
-            if total and self._limit is not None:
-                total = min(total, self._limit)
-            for item in page.items:
-                n_read += 1
-                self.fraction = min(n_read / total, 1.0) if total else None
-                if "missing" in item:
-                    left_out.n_seen += 1
-                    left_out.add("the service lists it without an archive", page.address)
-                    continue
-                archive = section(item.get("archive"))
-                metadata = section(archive.get("metadata"))
-                license_ = str(metadata.get("license") or "")
-                origin = Origin(
-                    url=f"{self._url}/entries/{item['entry_id']}",
-                    database=f"NOMAD {metadata.get('nomad_version') or ''}".strip(),
-                    license=_SPDX.get(license_, license_),
-                    retrieved=page.retrieved,
-                )
-                upload_id = str(item.get("upload_id") or metadata.get("upload_id") or "")
-                yield _Place(str(item["entry_id"]), origin, upload_id), archive
+        with closing(self._client()) as client:
+            listed = pages(self._pager(client), limit=self._limit, name_of=_name_of)
+            for page in listed:
+                total = page.total
+                if total and self._limit is not None:
+                    total = min(total, self._limit)
+                for item in page.items:
+                    n_read += 1
+                    self.fraction = min(n_read / total, 1.0) if total else None
+                    if "missing" in item:
+                        left_out.n_seen += 1
+                        left_out.add("the service lists it without an archive", page.address)
+                        continue
+                    archive = section(item.get("archive"))
+                    metadata = section(archive.get("metadata"))
+                    license_ = str(metadata.get("license") or "")
+                    origin = Origin(
+                        url=f"{self._url}/entries/{item['entry_id']}",
+                        database=f"NOMAD {metadata.get('nomad_version') or ''}".strip(),
+                        license=_SPDX.get(license_, license_),
+                        retrieved=page.retrieved,
+                    )
+                    upload_id = str(item.get("upload_id") or metadata.get("upload_id") or "")
+                    yield _Place(str(item["entry_id"]), origin, upload_id), archive
 
-    def _pager(self) -> Any:
+    def _pager(self, client: Client) -> Callable[[str | None], Page]:
         """Return what gets the page for a token; it counts, to notice entries without archive."""
-        from epitaxy.web import Page
-
-        client = self._client
         n_before = 0
 
         def fetch(token: str | None) -> Page:
@@ -264,24 +260,21 @@ class NomadSource:
 
         return fetch
 
-    @property
     def _client(self) -> Client:
-        from epitaxy.web import Client
-
-        if self._open_client is None:
-            token = read_token(self._token_file, is_needed=self._owner in NEEDS_LOGIN)
-            self._open_client = Client(
-                self._url,
-                headers={"Authorization": f"Bearer {token}"} if token else {},
-                cache=self._cache,
-                refresh=self._refresh,
-                requests_per_second=self._requests_per_second,
-                max_attempts=self._max_attempts,
-                timeout=self._timeout,
-                scope=scope(token),
-                key_help=HELP,
-            )
-        return self._open_client
+        token = read_token(self._token_file, is_needed=self._owner in NEEDS_LOGIN)
+        refresh, self._refresh = self._refresh, False  # the second iteration sees the same answers
+        return Client(
+            self._url,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            cache=self._cache,
+            refresh=refresh,
+            requests_per_second=self._requests_per_second,
+            max_attempts=self._max_attempts,
+            timeout=self._timeout,
+            scope=scope(token),
+            key_help=HELP,
+            clock=self.clock,
+        )
 
 
 def _name_of(item: Any) -> str | None:

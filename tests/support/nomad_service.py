@@ -282,14 +282,17 @@ class NomadService:
 
 
 def _fields(query: Mapping[str, Any]) -> list[str]:
-    if "and" in query:
-        return [name for part in query["and"] for name in _fields(part)]
+    for word in ("and", "or"):
+        if word in query:
+            return [name for part in query[word] for name in _fields(part)]
     return [name.partition(":")[0] for name in query]
 
 
 def _matches(query: Mapping[str, Any], archive: Mapping[str, Any]) -> bool:
     if "and" in query:
         return all(_matches(part, archive) for part in query["and"])
+    if "or" in query:
+        return any(_matches(part, archive) for part in query["or"])
     for key, wanted in query.items():
         name = key.partition(":")[0]
         if name in archive["metadata"]:
