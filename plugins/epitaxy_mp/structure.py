@@ -49,6 +49,8 @@ def read_structure(document: Any) -> Structure:
         pbc = np.array(lattice.get("pbc", (True, True, True)), dtype=bool)
         numbers = np.array([_number(i, site) for i, site in enumerate(sites)], dtype=np.uint8)
         positions = np.array([_position(site, cell) for site in sites], dtype=np.float64)
+    except EntryError:
+        raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise EntryError(f"its structure is not as pymatgen writes it: {error!r}") from error
     if not len(numbers):

@@ -19,7 +19,7 @@ from epitaxy.web.attempts import TryAgainError
 from epitaxy.web.cache import Cache, user_cache
 from epitaxy.web.clock import SYSTEM_CLOCK, Clock
 from epitaxy.web.download import download, n_partial
-from epitaxy.web.secrets import is_secret_parameter, safe_url
+from epitaxy.web.secrets import is_secret_parameter, safe_url, shown
 from epitaxy.web.transport import Transport
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ class Client:
             try:
                 check(parsed)
             except SourceError as error:
-                raise SourceError(self._transport.clean(f"{address}: {error}")) from error
+                raise SourceError(self._transport.clean(f"{shown(address)}: {error}")) from error
         now = self.clock.now()
         if cache is not None:
             for secret in self._transport.secrets:  # a service may echo the key

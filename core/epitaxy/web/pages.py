@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from epitaxy.errors import SourceError
+from epitaxy.web.secrets import shown
 
 
 def _nothing() -> None:
@@ -83,7 +84,7 @@ def pages(
             if page.total is not None and n_before < page.total:
                 page.forget()
                 raise SourceError(
-                    f"{page.address}: the service announced {page.total:,} entries and ended "
+                    f"{_where(page)}: the service announced {page.total:,} entries and ended "
                     f"after {n_before:,}; what was read is incomplete. Start again later, with "
                     "refresh=true to drop the cached pages"
                 )
@@ -95,7 +96,7 @@ def _check_content(page: Page, number: int, contents: dict[bytes, int]) -> None:
     if not page.items:
         if page.next is not None:
             raise SourceError(
-                f"{page.address}: page {number} is empty, though the service promises more pages. "
+                f"{_where(page)}: page {number} is empty, though the service promises more pages. "
                 "Start again later with refresh=true"
             )
         return
@@ -103,7 +104,7 @@ def _check_content(page: Page, number: int, contents: dict[bytes, int]) -> None:
     earlier = contents.setdefault(digest, number)
     if earlier != number:
         raise SourceError(
-            f"{page.address}: page {number} repeats page {earlier}: the service goes round in "
+            f"{_where(page)}: page {number} repeats page {earlier}: the service goes round in "
             "circles and would never end. Nothing was written; start again later with "
             "refresh=true, or report it to the service"
         )
@@ -120,7 +121,7 @@ def _check_names(page: Page, names: set[int], name_of: Callable[[Any], str | Non
         key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
         if key in names:
             raise SourceError(
-                f"{page.address}: {name} is listed twice: the listing changed while it was read, "
+                f"{_where(page)}: {name} is listed twice: the listing changed while it was read, "
                 "so that other entries may be missing. Start again with refresh=true"
             )
         names.add(key)
@@ -132,7 +133,7 @@ def _check_next(page: Page, number: int, tokens: set[bytes]) -> None:
     digest = _digest(page.next)
     if digest in tokens:
         raise SourceError(
-            f"{page.address}: page {number} names a next page that was read already "
+            f"{_where(page)}: page {number} names a next page that was read already "
             f"({str(page.next)[:100]!r}): the service goes round in circles and would never end. "
             "Nothing was written; start again later with refresh=true, or report it to the service"
         )
@@ -142,3 +143,7 @@ def _check_next(page: Page, number: int, tokens: set[bytes]) -> None:
 def _digest(value: Any) -> bytes:
     text = json.dumps(value, sort_keys=True, default=repr)
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _where(page: Page) -> str:
+    return shown(page.address) or "the service"

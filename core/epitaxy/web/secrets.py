@@ -18,6 +18,7 @@ _PARAMETERS = frozenset(  # names in full: "page_token" is not a secret, and tel
         *("client_secret", "signature"),
     )
 )
+_LONGEST = 160  # characters of an address in a message
 _SHORTEST = 6  # characters; a shorter value is not a secret, and would blot out ordinary text
 
 
@@ -57,3 +58,10 @@ def safe_url(url: str) -> str:
         # Dropped, not starred: the address still works for somebody with a key of their own.
         query = urlencode([(name, value) for name, value in pairs if not is_secret_parameter(name)])
     return urlunsplit((parts.scheme, host, parts.path, query, parts.fragment))
+
+
+def shown(address: str) -> str:
+    """Return an address short enough for a message: its middle is left out."""
+    if len(address) <= _LONGEST:
+        return address
+    return f"{address[: _LONGEST - 40]}...{address[-37:]}"

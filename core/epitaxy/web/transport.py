@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 from epitaxy.errors import SourceError
 from epitaxy.web.attempts import AGAIN, PATIENCE, Pace, TryAgainError, retry_after, wait_before
 from epitaxy.web.clock import Clock
-from epitaxy.web.secrets import is_secret_header, safe_url, secrets_in, without_secrets
+from epitaxy.web.secrets import is_secret_header, safe_url, secrets_in, shown, without_secrets
 
 if TYPE_CHECKING:
     import httpx
@@ -85,14 +85,18 @@ class Transport:
         return without_secrets(text, self.secrets)
 
     def address(self, url: str) -> str:
-        """Return an address as it may be shown."""
+        """Return an address without secrets, as it may be kept."""
         return self.clean(safe_url(url))
+
+    def shown(self, url: str) -> str:
+        """Return an address without secrets, short enough for a message."""
+        return shown(self.address(url))
 
     def repeat(self, url: str, attempt: Callable[[], T]) -> T:
         """Try until it works, or until it makes no sense to go on."""
         import tenacity
 
-        address = self.address(url)
+        address = self.shown(url)
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
@@ -214,7 +218,7 @@ class Transport:
         wait = retry_after(response.headers.get("retry-after"), self.clock)
         if status in AGAIN:
             raise TryAgainError(f"answered {status}{text}", wait=wait, status=status)
-        address = safe_url(str(response.request.url))
+        address = self.shown(str(response.request.url))
         advice = ""
         if status in (401, 403):
             advice = self._key_help or "it wants a key or token, or refuses the one given"
