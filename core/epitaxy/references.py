@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 8192  # structures whose matrix is built at once: some MB
 _CUTOFF = 1e-9  # relative size of singular values that count as zero
-_ROUNDS = 25  # of reweighting, more than ever needed
+_ROUNDS = 40  # of reweighting at most; twice
 _FLOOR = 1e-6  # eV/atom, spread below which energies are equal
 
 
@@ -155,19 +155,23 @@ def fit_references(
     triangle, solution = _solve(compositions, per_atom - middle, weights)
     residuals = per_atom - middle - compositions.mean(solution)
     if robust:
-        last = np.inf
-        for k in range(_ROUNDS):
+        for is_absolute in (True, False):  # least absolute deviations find the majority
+            # Huber's limit stays as they leave it: a limit that grows lets the minority back in.
             spread = spread_of(residuals)
-            misfit = np.abs(residuals)
-            if k < _ROUNDS // 2:
-                weights = 1 / np.maximum(misfit, 0.1 * spread)
-            else:
-                weights = np.minimum(1.0, 2 * spread / np.maximum(misfit, _FLOOR))
-            triangle, solution = _solve(compositions, per_atom - middle, weights)
-            residuals = per_atom - middle - compositions.mean(solution)
-            if abs(spread - last) <= 1e-4 * spread and k >= _ROUNDS // 2:
-                break
-            last = spread
+            for _ in range(_ROUNDS):
+                before = solution
+                misfit = np.abs(residuals)
+                if is_absolute:
+                    spread = spread_of(residuals)
+                weights = (
+                    1 / np.maximum(misfit, 0.1 * spread)
+                    if is_absolute
+                    else np.minimum(1.0, 2 * spread / np.maximum(misfit, _FLOOR))
+                )
+                triangle, solution = _solve(compositions, per_atom - middle, weights)
+                residuals = per_atom - middle - compositions.mean(solution)
+                if np.abs(solution - before).max(initial=0.0) < 1e-3 * spread:
+                    break
     solution = solution + middle
     return References(
         energies={int(z): float(e) for z, e in zip(compositions.elements, solution, strict=True)},

@@ -27,7 +27,7 @@ from epitaxy.references import Compositions, solve_blocks, spread_of
 
 _BLOCK = 4096
 _ROUNDS = 12
-_TRUST = 10.0  # how much more exact differences of equal compounds are: 0.05 against 0.5 eV/atom
+_TRUST = (1.0, 20.0)  # times that differences of equal compounds may be more exact than energies
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +202,7 @@ def _fit(
     difference = per_atom[shared[:, 1]] - per_atom[shared[:, 0]]
     middle = float(np.median(per_atom[group == 0]))
     weights, weights_shared = np.ones(len(per_atom)), np.ones(len(shared))
+    trust = _TRUST[1]
     of_shared = np.zeros((len(shared), k))
     if len(shared):
         part = counts.take(np.unique(shared[:, 1]))
@@ -217,7 +218,7 @@ def _fit(
         matrix = np.zeros((len(shared), n_unknowns))
         for i, other in enumerate(shared[:, 2]):
             matrix[i, other * k : (other + 1) * k] = of_shared[i]
-        root = _TRUST * np.sqrt(weights_shared)
+        root = trust * np.sqrt(weights_shared)
         yield matrix * root[:, None], difference * root
 
     triangle, solution = solve_blocks(rows(), n_unknowns)
@@ -231,10 +232,13 @@ def _fit(
             )
         ) * share
         left = per_atom - middle - np.bincount(counts.structures, said, minlength=len(counts))
-        weights = np.minimum(1, 2 * spread_of(left) / np.maximum(np.abs(left), 1e-12))
+        spread = spread_of(left)
+        weights = np.minimum(1, 2 * spread / np.maximum(np.abs(left), 1e-12))
         if len(shared):
             left = difference - (of_shared * table[shared[:, 2]]).sum(axis=1)
-            weights_shared = np.minimum(1, 2 * spread_of(left) / np.maximum(np.abs(left), 1e-12))
+            own = spread_of(left)
+            weights_shared = np.minimum(1, 2 * own / np.maximum(np.abs(left), 1e-12))
+            trust = float(np.clip(spread / own, *_TRUST))
         triangle, solution = solve_blocks(rows(), n_unknowns)
     return triangle, solution
 
