@@ -62,7 +62,7 @@ def matbench_folds(n: int, labels: Sequence[Any] | np.ndarray | None = None) -> 
         if counts.min() < N_FOLDS:
             rare = values[counts.argmin()]
             raise SplitError(
-                f"class {rare!r} has {counts.min()} rows, at least {N_FOLDS} are needed; "
+                f"class {rare} has {counts.min()} rows, at least {N_FOLDS} are needed; "
                 "leave the labels out if the task is a regression"
             )
         shuffled = StratifiedKFold(n_splits=N_FOLDS, shuffle=True, random_state=RANDOM_STATE)

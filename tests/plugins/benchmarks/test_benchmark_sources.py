@@ -119,7 +119,7 @@ def test_the_stress_of_the_packaged_example_is_converted():
 
     from ase.calculators.emt import EMT
 
-    path = Path(str(files("epitaxy_benchmarks") / "mlearn_example.json"))
+    path = Path(str(files("epitaxy_benchmarks") / "examples" / "Cu_training.json"))
     for entry in MlearnSource(path=path):
         atoms = entry.to_atoms()
         atoms.calc = EMT()
