@@ -72,8 +72,8 @@ class GraphModel:
         """What the model can do."""
         return Capabilities(
             targets=self._targets,
-            forces=True,
-            stress=True,
+            forces=has_forces(self._network_factory),
+            stress=has_forces(self._network_factory),
             elements=None if self._potential is None else frozenset(self._potential.elements),
         )
 
@@ -135,6 +135,12 @@ class GraphModel:
                 needs unknown elements.
         """
         check_labels(train, valid, run=run)
+        wanted = [name for name in ("forces", "stress") if weights(run.training)[name] > 0]
+        if wanted and not has_forces(self._network_factory):
+            raise CapabilityError(
+                f"model {self.spec.use!r} is not smooth in the positions, so it has no forces: "
+                f"set {', '.join(f'{name}_weight: 0' for name in wanted)}, or take another model"
+            )
 
     def start_from(self, network: nn.Module, train: Dataset, *, run: Run) -> None:
         """Put a potential around a network, with references and scale of the training set."""
@@ -228,6 +234,14 @@ class GraphModel:
         fill(potential, tensors, title=f"model {self.spec.use!r} ({path})")
         self._potential = potential.eval()
         self._targets = tuple(facts["targets"])
+
+
+def has_forces(network: object) -> bool:
+    """Whether a network, its class or its factory has energies that are smooth in positions.
+
+    A network without says so by ``has_forces = False``.
+    """
+    return bool(getattr(getattr(network, "func", network), "has_forces", True))
 
 
 def check_labels(train: Dataset, valid: Dataset, *, run: Run) -> None:

@@ -8,6 +8,7 @@ body whose features are invariant.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -36,10 +37,11 @@ class HeadOptions:
 
     Attributes:
         pooling: from atoms to a structure: "mean", "sum", "set2set", "attention", or "own", the
-            body's own structure features (`structure_features`); None takes "sum" for extensive
-            quantities and "mean" for others. Quantities per atom have none.
-        width: of the hidden layers.
-        n_layers: hidden layers.
+            body's own structure features (`structure_features`). None takes "sum" for extensive
+            quantities, else "own" where the body has it and "mean" where not. Quantities per
+            atom have none.
+        hidden: widths of the hidden layers; None takes the head of the paper where the body has
+            one (`new_head`), else one layer of 64.
         likelihood: "point"; "gaussian" also predicts one standard deviation and is trained on
             its negative log likelihood; "classes" predicts the probability of 1. None takes
             "classes" for claims (is_metal) and "point" for others.
@@ -47,8 +49,7 @@ class HeadOptions:
     """
 
     pooling: PoolingName | None = None
-    width: int = 64
-    n_layers: int = 1
+    hidden: tuple[int, ...] | None = None
     likelihood: Likelihood | None = None
     weight: float = 1.0
 
@@ -58,19 +59,22 @@ class HeadOptions:
         Raises:
             OptionError: a value is out of range.
         """
-        if self.width < 1 or self.n_layers < 0 or not self.weight > 0:
+        if any(width < 1 for width in self.hidden or ()) or not self.weight > 0:
             raise OptionError(
-                f"head: width={self.width}, n_layers={self.n_layers}, weight={self.weight}: "
-                f"expected width >= 1, n_layers >= 0, weight > 0"
+                f"head: hidden={self.hidden}, weight={self.weight}: expected widths of 1 or more "
+                f"and a weight above 0"
             )
 
     def likelihood_of(self, quantity: Quantity) -> Likelihood:
         """Return the likelihood for a quantity, with the default filled in."""
         return self.likelihood or ("classes" if quantity.name.startswith("is_") else "point")
 
-    def pooling_of(self, quantity: Quantity) -> PoolingName:
+    def pooling_of(self, quantity: Quantity, body: nn.Module) -> PoolingName:
         """Return the pooling for a quantity, with the default filled in."""
-        return self.pooling or ("sum" if quantity.extensive else "mean")
+        if self.pooling:
+            return self.pooling
+        own: PoolingName = "own" if hasattr(body, "structure_features") else "mean"
+        return "sum" if quantity.extensive else own
 
 
 def kind_of(quantity: Quantity) -> Kind:
@@ -98,13 +102,17 @@ class AtomFeatures(NamedTuple):
     cutoff: float
 
 
-def perceptron(n_in: int, n_out: int, *, width: int, n_layers: int) -> nn.Sequential:
-    """Return linear layers with silu between them."""
-    sizes = [n_in, *[width] * n_layers]
+def perceptron(n_in: int, n_out: int, hidden: Sequence[int] | None = None) -> nn.Sequential:
+    """Return linear layers with silu between them; one hidden layer of 64 if None."""
+    sizes = [n_in, *((64,) if hidden is None else hidden)]
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), nn.SiLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], n_out))
+
+
+NewHead = Callable[[int], nn.Module]
+"""A body's ``new_head(n_out)``: the paper's layers from (n, width) to (n, n_out)."""
 
 
 class StructureHead(nn.Module):
@@ -118,19 +126,30 @@ class StructureHead(nn.Module):
         n_out: numbers per structure.
         options: see `HeadOptions`.
         pooling: how atoms become a structure.
+        new_head: makes the body's own layers; None if it has none.
     """
 
     def __init__(
-        self, n_in: int, n_own: int, n_out: int, *, options: HeadOptions, pooling: PoolingName
+        self,
+        n_in: int,
+        n_own: int,
+        n_out: int,
+        *,
+        options: HeadOptions,
+        pooling: PoolingName,
+        new_head: NewHead | None = None,
     ) -> None:
         super().__init__()
         self.pooling = pooling
         n_pooled = {"set2set": 2 * n_in, "own": n_own}.get(pooling, n_in)
         if pooling == "own" and not n_own:
             raise OptionError("pooling 'own': this body has no structure_features; use another")
-        self.perceptron = perceptron(
-            n_pooled, n_out, width=options.width, n_layers=options.n_layers
-        )
+        # A body with its own readout has its head on top of that, any other on its atoms.
+        fits = pooling == "own" if n_own else pooling in ("mean", "sum")
+        if options.hidden is None and new_head is not None and fits:
+            self.perceptron = new_head(n_out)
+        else:
+            self.perceptron = perceptron(n_pooled, n_out, options.hidden)
         self.pool: nn.Module | None = None
         if pooling == "set2set":
             self.pool = Set2Set(n_in)
@@ -167,7 +186,7 @@ class AtomHead(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, *, options: HeadOptions) -> None:
         super().__init__()
-        self.perceptron = perceptron(n_in, n_out, width=options.width, n_layers=options.n_layers)
+        self.perceptron = perceptron(n_in, n_out, options.hidden)
 
     def forward(self, features: AtomFeatures) -> Tensor:
         """Return (n_atoms, n_out)."""
@@ -194,10 +213,11 @@ class EdgeHead(nn.Module):
     ) -> None:
         super().__init__()
         self.kind, self.per_atom, self.extensive = kind, per_atom, extensive
-        self.center = nn.Linear(n_in, options.width)
-        self.neighbor = nn.Linear(n_in, options.width, bias=False)
-        self.distance = nn.Linear(N_RADIAL, options.width, bias=False)
-        self.weight = nn.Linear(options.width, 1)
+        width = (options.hidden or (64,))[0]
+        self.center = nn.Linear(n_in, width)
+        self.neighbor = nn.Linear(n_in, width, bias=False)
+        self.distance = nn.Linear(N_RADIAL, width, bias=False)
+        self.weight = nn.Linear(width, 1)
         self.trace = AtomHead(n_in, 1, options=options) if kind == "tensor" else None
 
     def forward(self, features: AtomFeatures) -> Tensor:

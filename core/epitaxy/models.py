@@ -7,7 +7,7 @@ import inspect
 import sys
 from typing import Any, cast
 
-from epitaxy.errors import PluginError
+from epitaxy.errors import CapabilityError, PluginError
 from epitaxy.protocols import Model
 from epitaxy.registry import Registry
 from epitaxy.spec import Spec
@@ -43,6 +43,11 @@ def build_model(spec: Spec, registry: Registry) -> Model:
                 )
             return cast("Model", built)
 
+    if not getattr(target, "gives_energies", True):
+        raise CapabilityError(
+            f"model {spec.use!r} gives features, no energies per atom: put heads on it with "
+            f"{{use: property, body: {{use: {spec.use}, ...}}, targets: [...]}}"
+        )
     from epitaxy.graph_model import GraphModel
 
     model: Model = GraphModel(registry.resolve("model", spec), factory)

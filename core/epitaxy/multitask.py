@@ -23,6 +23,7 @@ from epitaxy.heads import (
     AtomHead,
     EdgeHead,
     HeadOptions,
+    NewHead,
     StructureHead,
     kind_of,
 )
@@ -60,6 +61,7 @@ class MultitaskNetwork(nn.Module):
         targets: quantity name -> how it is predicted.
         branches: names of the branches; one, "", if there is nothing to tell apart.
         branch_with: what a branch has of its own.
+        learned_weights: whether the weights of the targets in the loss are learnt.
         elements: atomic numbers that the network may be asked about.
     """
 
@@ -74,6 +76,7 @@ class MultitaskNetwork(nn.Module):
         targets: Mapping[str, HeadOptions],
         branches: Sequence[str] = ("",),
         branch_with: BranchWith = "heads",
+        learned_weights: bool = False,
         elements: Sequence[int],
     ) -> None:
         super().__init__()
@@ -83,15 +86,19 @@ class MultitaskNetwork(nn.Module):
         self.branches = tuple(branches)
         self.elements = tuple(sorted(elements))
         n_features, n_own = widths_of(body, self.elements[0])
+        new_head = getattr(body, "new_head", None)
+        if isinstance(getattr(body, "head", None), nn.Module):
+            body.head = nn.Identity()  # its place is taken by the heads below
         self.uses_own = any(
-            kind_of(q) == "structure" and targets[name].pooling_of(q) == "own"
+            kind_of(q) == "structure" and targets[name].pooling_of(q, body) == "own"
             for name, q in self.targets.items()
         )
         own_heads = len(branches) if branch_with != "embedding" else 1
         self.heads = nn.ModuleDict(
             {
                 name: nn.ModuleList(
-                    _head(q, targets[name], n_features, n_own) for _ in range(own_heads)
+                    _head(q, targets[name], body, (n_features, n_own), new_head)
+                    for _ in range(own_heads)
                 )
                 for name, q in self.targets.items()
             }
@@ -99,7 +106,9 @@ class MultitaskNetwork(nn.Module):
         self.levels: nn.Embedding | None = None
         if branch_with != "heads" and len(branches) > 1:
             self.levels = nn.Embedding(len(branches), n_features)
-        self.log_variances = nn.Parameter(torch.zeros(len(targets)))
+        self.log_variances: nn.Parameter | None = None
+        if learned_weights:
+            self.log_variances = nn.Parameter(torch.zeros(len(targets)))
         covered = torch.zeros(N_NUMBERS, dtype=torch.bool)
         covered[list(self.elements)] = True
         self.register_buffer("covered", covered)
@@ -128,10 +137,8 @@ class MultitaskNetwork(nn.Module):
 
     def parts(self) -> Mapping[str, nn.Module]:
         """Return what transfer learning freezes: embedding, body and head."""
-        inner = dict(self.body.parts())
-        own = inner.pop("head", None)  # the body's own head is not used
+        inner = {name: part for name, part in self.body.parts().items() if name != "head"}
         heads = nn.ModuleList([self.heads, *([self.levels] if self.levels else [])])
-        del own
         return {**inner, "head": heads}
 
     def features(self, graph: GraphBatch) -> tuple[Tensor, ...]:
@@ -385,7 +392,14 @@ def widths_of(body: nn.Module, element: int) -> tuple[int, int]:
         return n_features, int(own(graph).shape[1]) if own is not None else 0
 
 
-def _head(rule: Quantity, options: HeadOptions, n_features: int, n_own: int) -> nn.Module:
+def _head(
+    rule: Quantity,
+    options: HeadOptions,
+    body: nn.Module,
+    widths: tuple[int, int],
+    new_head: NewHead | None,
+) -> nn.Module:
+    n_features, n_own = widths
     kind = kind_of(rule)
     likelihood = options.likelihood_of(rule)
     if kind in ("vector", "tensor"):
@@ -402,7 +416,7 @@ def _head(rule: Quantity, options: HeadOptions, n_features: int, n_own: int) -> 
     n_out *= 2 if likelihood == "gaussian" else 1
     if kind == "atoms":
         return AtomHead(n_features, n_out, options=options)
-    pooling = options.pooling_of(rule)
+    pooling = options.pooling_of(rule, body)
     if rule.extensive and pooling != "sum":
         raise OptionError(f"{rule.name} is extensive: its pooling is 'sum', not {pooling!r}")
     if rule.extensive and likelihood == "gaussian":
@@ -410,4 +424,6 @@ def _head(rule: Quantity, options: HeadOptions, n_features: int, n_own: int) -> 
             f"{rule.name} is extensive: a sum over atoms has no 'gaussian' likelihood here; train "
             f"an ensemble for its error bar"
         )
-    return StructureHead(n_features, n_own, n_out, options=options, pooling=pooling)
+    return StructureHead(
+        n_features, n_own, n_out, options=options, pooling=pooling, new_head=new_head
+    )

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from epitaxy.errors import ArtifactError, CapabilityError, ConfigError, OptionError, TrainingError
-from epitaxy.graph_model import refuse_compositions, refuse_unknown_elements, torch_state
+from epitaxy.graph_model import (
+    has_forces,
+    refuse_compositions,
+    refuse_unknown_elements,
+    torch_state,
+)
 from epitaxy.graphs.builder import build_batch
 from epitaxy.heads import HeadOptions
 from epitaxy.multitask import BranchWith, MultitaskNetwork
@@ -45,7 +50,7 @@ class PropertyModel:
     Args:
         body: network whose features are read, for example {use: painn, width: 64}.
         targets: names, or name -> how it is predicted (`epitaxy.heads.HeadOptions`): pooling,
-            width, n_layers, likelihood (point, gaussian, classes), weight.
+            hidden, likelihood (point, gaussian, classes), weight.
         branch_by: tag whose values are the branches, or "method" for the functional; "" for one.
         branch_with: what each branch has of its own: "heads", an "embedding" added to the atom
             features (multi-fidelity), or "both".
@@ -75,6 +80,7 @@ class PropertyModel:
         self.branch: str | None = None
         self._network: MultitaskNetwork | None = None
         self._derivatives: frozenset[str] = frozenset()
+        self._has_forces = True
 
     def __repr__(self) -> str:
         state = "trained" if self._network is not None else "untrained"
@@ -126,6 +132,8 @@ class PropertyModel:
                 selected (`select`).
         """
         network = self.network
+        if not self._has_forces:
+            raise CapabilityError(f"{self.body.use} has no smooth forces, so it is no potential")
         if self.branch is None and len(network.branches) > 1:
             raise CapabilityError(
                 f"the model has the branches {', '.join(map(repr, network.branches))}: choose one "
@@ -137,7 +145,7 @@ class PropertyModel:
     @property
     def capabilities(self) -> Capabilities:
         """What the model can do."""
-        has_energy = "energy" in self.targets
+        has_energy = "energy" in self.targets and self._has_forces
         return Capabilities(
             targets=(*self.targets, *(n for n in DERIVATIVES if n in self._derivatives)),
             forces=has_energy,
@@ -214,8 +222,10 @@ class PropertyModel:
             targets=self.targets,
             branches=branches,
             branch_with=self.branch_with,
+            learned_weights=self.weights == "learned",
             elements=sorted(train.elements),
         )
+        self._has_forces = has_forces(network.body)
         network.fit_scales(train, self._branch_index(train, branches))
         return network
 
@@ -356,7 +366,7 @@ class PropertyModel:
                 **{
                     **options,
                     "body": Spec.from_config(options["body"]),
-                    "targets": {n: HeadOptions(**h) for n, h in options["targets"].items()},
+                    "targets": {n: _head_options(h) for n, h in options["targets"].items()},
                 }
             )
             network = MultitaskNetwork(
@@ -364,6 +374,7 @@ class PropertyModel:
                 targets=model.targets,
                 branches=facts["branches"],
                 branch_with=model.branch_with,
+                learned_weights=model.weights == "learned",
                 elements=facts["elements"],
             ).to(dtype=getattr(torch, facts["dtype"]))
         except (KeyError, TypeError) as error:
@@ -371,6 +382,7 @@ class PropertyModel:
                 f"{Path(directory) / WEIGHTS}: its header lacks or adds something ({error}); it "
                 f"was written by another version of epitaxy"
             ) from error
+        model._has_forces = has_forces(network.body)
         fill(network, tensors, title=f"{model!r} ({directory})")
         model._network = network.eval()
         model._derivatives = frozenset(facts["derivatives"])
@@ -398,6 +410,8 @@ class PropertyModel:
     def _learnt_derivatives(self, train: Dataset, run: Run) -> frozenset[str]:
         if "energy" not in self.targets:
             return frozenset()
+        if not self._has_forces:
+            return frozenset()
         wanted = fixed_weights(run.training)
         return frozenset(
             name
@@ -421,6 +435,11 @@ def branch_names(dataset: Dataset, branch_by: str) -> list[str]:
     if branch_by == "method":
         return [dataset.method(i).xc_functional for i in range(len(dataset))]
     return [str(word) for word in dataset.tag(branch_by)]
+
+
+def _head_options(facts: Mapping[str, Any]) -> HeadOptions:
+    hidden = facts["hidden"]
+    return HeadOptions(**{**facts, "hidden": None if hidden is None else tuple(hidden)})
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 from epitaxy.component import Offer
 from epitaxy.registry import Registry
 from epitaxy.testing import Check
+from epitaxy.testing.structures import crystal, lone_atom, molecule, same, slab
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -42,7 +43,11 @@ def checks(registry: Registry, offer: Offer) -> list[Check]:
     prefix = f"model/{offer.qualified_name}: "
     target = registry.load("model", offer.qualified_name)
     if _is_network(target):
-        return network_checks(build, prefix=prefix)
+        if getattr(target, "has_forces", True) and getattr(target, "gives_energies", True):
+            return network_checks(build, prefix=prefix)
+        from epitaxy.testing.body_checks import body_checks
+
+        return body_checks(build, prefix=prefix)
     return contract_checks(build, prefix=prefix)
 
 
@@ -91,44 +96,6 @@ def _is_network(target: object) -> bool:
     return isinstance(target, type) and issubclass(target, torch.nn.Module)
 
 
-# ---------------------------------------------------------------- structures
-
-
-def _crystal() -> Atoms:
-    """Return six atoms of three elements in a skewed cell, nothing symmetric about them."""
-    from ase import Atoms
-
-    cell = np.array([[4.1, 0.3, 0.0], [-0.5, 3.9, 0.4], [0.2, 0.1, 4.4]])
-    places = [
-        [0.05, 0.10, 0.02],
-        [0.45, 0.15, 0.10],
-        [0.12, 0.55, 0.20],
-        [0.60, 0.62, 0.48],
-        [0.18, 0.25, 0.66],
-        [0.75, 0.20, 0.80],
-    ]
-    return Atoms([14, 8, 8, 14, 6, 8], scaled_positions=places, cell=cell, pbc=True)
-
-
-def _molecule() -> Atoms:
-    from ase import Atoms
-
-    places = [[0.0, 0.0, 0.1], [0.8, 0.5, -0.2], [-0.7, 0.7, 0.0], [1.4, -0.9, 0.3]]
-    return Atoms([8, 1, 1, 6], positions=places)
-
-
-def _slab() -> Atoms:
-    slab = _crystal()
-    slab.pbc = [True, True, False]
-    return slab
-
-
-def _lone() -> Atoms:
-    from ase import Atoms
-
-    return Atoms("H", positions=[[1.0, -2.0, 30.0]])
-
-
 # ---------------------------------------------------------------- evaluation
 
 
@@ -166,15 +133,6 @@ def _numbers(outputs: Outputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return energy, forces, stress
 
 
-def _same(found: np.ndarray, expected: np.ndarray, what: str, *, tolerance: float = 1e-9) -> None:
-    """Assert that two arrays agree, relative to the largest expected value (and 1)."""
-    assert found.shape == expected.shape, f"{what}: shape {found.shape}, expected {expected.shape}"
-    assert np.isfinite(found).all(), f"{what} is not finite: {found.ravel()[:6]}"
-    worst = float(np.abs(found - expected).max(initial=0.0))
-    allowed = tolerance * max(1.0, float(np.abs(expected).max(initial=0.0)))
-    assert worst <= allowed, f"{what} differs by {worst:.3g}, allowed is {allowed:.3g}"
-
-
 def _must_interact(forces: np.ndarray) -> None:
     assert np.abs(forces).max() > 1e-8, (
         "all forces are zero: the energy does not depend on the edge vectors, or the network "
@@ -193,7 +151,7 @@ def _one_number_per_atom(build: Build) -> None:
     potential = _potential(build)
     cutoff = potential.cutoff
     assert cutoff > 0, f"network.cutoff is {cutoff}; it must be a positive length in Å"
-    graph = build_batch_from_atoms([_crystal(), _lone()], cutoff=cutoff, dtype=torch.float64)
+    graph = build_batch_from_atoms([crystal(), lone_atom()], cutoff=cutoff, dtype=torch.float64)
     values = potential.network(graph)
     assert tuple(values.shape) == (7,), f"7 atoms gave the shape {tuple(values.shape)}"
     assert values.dtype == torch.float64, f"float64 vectors gave {values.dtype}"
@@ -213,7 +171,7 @@ def _parts_and_features(build: Build) -> None:
     held = {id(p) for part in parts.values() for p in part.parameters()}
     names = [name for name, p in network.named_parameters() if id(p) not in held]
     assert not names, f"parameters in no part: {', '.join(names)}"
-    graph = build_batch_from_atoms([_crystal()], cutoff=potential.cutoff, dtype=torch.float64)
+    graph = build_batch_from_atoms([crystal()], cutoff=potential.cutoff, dtype=torch.float64)
     for layer in network.features(graph):
         shape = tuple(layer.shape)
         assert len(shape) == 2, f"features of 6 atoms have the shape {shape}, not (6, width)"
@@ -221,68 +179,68 @@ def _parts_and_features(build: Build) -> None:
 
 
 def _rotation(build: Build) -> None:
-    potential, atoms = _potential(build), _crystal()
+    potential, atoms = _potential(build), crystal()
     energy, forces, _ = _numbers(_evaluate(potential, atoms))
     _must_interact(forces)
     turned = atoms.copy()
     turned.rotate(37.0, (1, 2, -1), rotate_cell=True)
     rotation = np.linalg.solve(atoms.cell.array, turned.cell.array)
     turned_energy, turned_forces, _ = _numbers(_evaluate(potential, turned))
-    _same(turned_energy, energy, "energy after a rotation")
-    _same(turned_forces, forces @ rotation, "forces after a rotation")
+    same(turned_energy, energy, "energy after a rotation")
+    same(turned_forces, forces @ rotation, "forces after a rotation")
 
 
 def _translation(build: Build) -> None:
-    potential, atoms = _potential(build), _crystal()
+    potential, atoms = _potential(build), crystal()
     before = _numbers(_evaluate(potential, atoms))
     atoms.positions += [3.3, -7.1, 11.9]
     for name, old, new in zip(
         ("energy", "forces", "stress"), before, _numbers(_evaluate(potential, atoms)), strict=True
     ):
-        _same(new, old, f"{name} after a translation")
+        same(new, old, f"{name} after a translation")
 
 
 def _lattice_wrap(build: Build) -> None:
-    potential, atoms = _potential(build), _crystal()
+    potential, atoms = _potential(build), crystal()
     before = _numbers(_evaluate(potential, atoms))
     atoms.positions[2] += np.array([1, -2, 3]) @ atoms.cell.array
     for name, old, new in zip(
         ("energy", "forces", "stress"), before, _numbers(_evaluate(potential, atoms)), strict=True
     ):
-        _same(new, old, f"{name} after one atom moved by lattice vectors")
+        same(new, old, f"{name} after one atom moved by lattice vectors")
 
 
 def _permutation(build: Build) -> None:
-    potential, atoms = _potential(build), _crystal()
+    potential, atoms = _potential(build), crystal()
     order = np.array([3, 1, 5, 0, 2, 4])
     energy, forces, _ = _numbers(_evaluate(potential, atoms))
     other_energy, other_forces, _ = _numbers(_evaluate(potential, atoms[order]))
-    _same(other_energy, energy, "energy after a permutation")
-    _same(other_forces, forces[order], "forces after a permutation")
+    same(other_energy, energy, "energy after a permutation")
+    same(other_forces, forces[order], "forces after a permutation")
 
 
 def _supercell(build: Build) -> None:
-    potential, atoms = _potential(build), _crystal()
+    potential, atoms = _potential(build), crystal()
     energy, forces, stress = _numbers(_evaluate(potential, atoms))
     big_energy, big_forces, big_stress = _numbers(_evaluate(potential, atoms * (2, 1, 3)))
-    _same(big_energy, 6 * energy, "energy of a supercell of 6 cells")
-    _same(big_forces, np.tile(forces, (6, 1)), "forces in a supercell")
-    _same(big_stress, stress, "stress of a supercell")
+    same(big_energy, 6 * energy, "energy of a supercell of 6 cells")
+    same(big_forces, np.tile(forces, (6, 1)), "forces in a supercell")
+    same(big_stress, stress, "stress of a supercell")
 
 
 def _batch_equals_single(build: Build) -> None:
     potential = _potential(build)
-    several = [_crystal(), _lone(), _molecule(), _crystal() * (2, 1, 1), _slab()]
+    several = [crystal(), lone_atom(), molecule(), crystal() * (2, 1, 1), slab()]
     energy, forces, stress = _numbers(_evaluate(potential, *several))
     start = 0
     for index, atoms in enumerate(several):
         alone = _numbers(_evaluate(potential, atoms))
         end = start + len(atoms)
         name = f"structure {index} of a batch of {len(several)}, {atoms.get_chemical_formula()}"
-        _same(energy[index : index + 1], alone[0], f"energy of {name}")
-        _same(forces[start:end], alone[1], f"forces of {name}")
+        same(energy[index : index + 1], alone[0], f"energy of {name}")
+        same(forces[start:end], alone[1], f"forces of {name}")
         if atoms.pbc.all():
-            _same(stress[index : index + 1], alone[2], f"stress of {name}")
+            same(stress[index : index + 1], alone[2], f"stress of {name}")
         start = end
 
 
@@ -294,7 +252,7 @@ def _derivative(energy_at: Callable[[float], float], step: float) -> float:
 
 def _forces(build: Build) -> None:
     potential = _potential(build)
-    for atoms in (_crystal(), _molecule()):
+    for atoms in (crystal(), molecule()):
         _, forces, _ = _numbers(_evaluate(potential, atoms))
         _must_interact(forces)
         numeric = np.zeros_like(forces)
@@ -307,11 +265,11 @@ def _forces(build: Build) -> None:
 
             numeric[atom, axis] = -_derivative(energy_at, STEP)
         largest = np.abs(forces).max()
-        _same(forces / largest, numeric / largest, "forces, relative", tolerance=1e-6)
+        same(forces / largest, numeric / largest, "forces, relative", tolerance=1e-6)
 
 
 def _stress(build: Build) -> None:
-    potential, atoms = _potential(build), _crystal()
+    potential, atoms = _potential(build), crystal()
     _, _, stress = _numbers(_evaluate(potential, atoms))
     numeric = np.zeros((1, 6))
     for voigt, (a, b) in enumerate([(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]):
@@ -326,7 +284,7 @@ def _stress(build: Build) -> None:
 
         numeric[0, voigt] = _derivative(energy_at, STEP) / atoms.get_volume()
     largest = max(np.abs(stress).max(), 1e-12)
-    _same(stress / largest, numeric / largest, "stress, relative", tolerance=1e-6)
+    same(stress / largest, numeric / largest, "stress, relative", tolerance=1e-6)
 
 
 def _smooth_cutoff(build: Build) -> None:
@@ -381,24 +339,24 @@ def _locality(build: Build) -> None:
     from ase import Atoms
 
     potential = _potential(build)
-    alone = _molecule()
+    alone = molecule()
     far = alone + Atoms("C", positions=[[1e3, 0, 0]])
     energies, forces, _ = _numbers(_evaluate(potential, alone, Atoms("C"), far))
-    _same(energies[2:], energies[:1] + energies[1:2], "energy with an atom 1000 Å away")
-    _same(forces[5:9], forces[:4], "forces with an atom 1000 Å away")
+    same(energies[2:], energies[:1] + energies[1:2], "energy with an atom 1000 Å away")
+    same(forces[5:9], forces[:4], "forces with an atom 1000 Å away")
 
 
 def _open_directions(build: Build) -> None:
     potential = _potential(build)
-    wire = _crystal()
+    wire = crystal()
     wire.pbc = [False, True, False]
-    for atoms in (_molecule(), _slab(), wire, _lone()):
+    for atoms in (molecule(), slab(), wire, lone_atom()):
         energy, forces, stress = _numbers(_evaluate(potential, atoms))
         name = f"{atoms.get_chemical_formula()} with pbc {atoms.pbc.tolist()}"
         assert np.isfinite(energy).all(), f"energy of {name} is {energy}"
         assert np.isfinite(forces).all(), f"forces of {name} are not finite"
         assert np.isnan(stress).all(), f"stress of {name} is {stress}, but it has no volume"
-    _, forces, _ = _numbers(_evaluate(potential, _lone()))
+    _, forces, _ = _numbers(_evaluate(potential, lone_atom()))
     assert (forces == 0).all(), f"a lone atom has the force {forces}"
 
 
@@ -418,10 +376,10 @@ def _unknown_element(build: Build) -> None:
 
 def _single_precision(build: Build) -> None:
     potential = _potential(build)
-    exact = _numbers(_evaluate(potential, _crystal(), _molecule()))
-    rough = _numbers(_evaluate(potential.float(), _crystal(), _molecule()))
+    exact = _numbers(_evaluate(potential, crystal(), molecule()))
+    rough = _numbers(_evaluate(potential.float(), crystal(), molecule()))
     for name, fine, coarse in zip(("energy", "forces"), exact, rough, strict=False):
-        _same(coarse, fine, f"{name} in float32", tolerance=1e-4)
+        same(coarse, fine, f"{name} in float32", tolerance=1e-4)
 
 
 def _save_and_load(build: Build) -> None:
@@ -429,13 +387,13 @@ def _save_and_load(build: Build) -> None:
 
     saved = _potential(build, seed=1)
     other = _potential(build, seed=2)
-    expected = _numbers(_evaluate(saved, _crystal()))
+    expected = _numbers(_evaluate(saved, crystal()))
     weights = {name: value.contiguous() for name, value in saved.state_dict().items()}
     other.load_state_dict(load(save(weights)))
     for name, old, new in zip(
         ("energy", "forces", "stress"),
         expected,
-        _numbers(_evaluate(other, _crystal())),
+        _numbers(_evaluate(other, crystal())),
         strict=True,
     ):
         assert np.array_equal(old, new), f"{name} changed by saving and loading"
@@ -447,14 +405,14 @@ def _graph_unchanged(build: Build) -> None:
     from epitaxy.graphs.builder import build_batch_from_atoms
 
     potential = _potential(build)
-    graph = build_batch_from_atoms([_crystal()], cutoff=potential.cutoff, dtype=torch.float64)
+    graph = build_batch_from_atoms([crystal()], cutoff=potential.cutoff, dtype=torch.float64)
     before = [value.clone() for value in graph]
     first = potential(graph, stress=True)
     second = potential(graph, stress=True)
     for name, old, new in zip(graph._fields, before, graph, strict=True):
         assert torch.equal(old, new), f"the network changed graph.{name}"
     assert not graph.vectors.requires_grad, "graph.vectors requires a gradient now"
-    _same(_numbers(second)[1], _numbers(first)[1], "forces of a second call")
+    same(_numbers(second)[1], _numbers(first)[1], "forces of a second call")
 
 
 # ---------------------------------------------------------------- other models
@@ -488,7 +446,7 @@ def _contract(build: Build) -> None:
             assert np.isfinite(before[name]).all(), f"predicted {name} is not finite"
         assert before["energy"].shape == (24,), f"24 energies: shape {before['energy'].shape}"
         alone = model.predict(everything[5:6]).mean["energy"]
-        _same(alone, before["energy"][5:6], "energy predicted alone", tolerance=1e-5)
+        same(alone, before["energy"][5:6], "energy predicted alone", tolerance=1e-5)
         place = Path(folder) / "model"
         place.mkdir()
         model.save(place)

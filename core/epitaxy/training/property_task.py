@@ -234,6 +234,7 @@ class PropertyTask:
         weight = self.weight(name)
         own = list(self.module.targets)
         if self._learned and name in own:
+            assert self.module.log_variances is not None
             s = self.module.log_variances[own.index(name)]
             return weight * (torch.exp(-s) * loss + s)
         return weight * loss
