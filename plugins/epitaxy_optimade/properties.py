@@ -102,9 +102,9 @@ def factor(unit: str, target: str, *, n_atoms: int) -> float:
         unit in ("dimensionless", "1") and not rule.unit
     ):
         return 1.0
-    base, _, per = unit.partition("/")
+    base, per = (unit.removesuffix("/atom"), "atom") if unit.endswith("/atom") else (unit, "")
     our_base, _, our_per = rule.unit.partition("/")
-    if base in ENERGY_UNITS and our_base in ENERGY_UNITS and {per, our_per} <= {"", "atom"}:
+    if base in ENERGY_UNITS and our_base in ENERGY_UNITS and our_per in ("", "atom"):
         value = ENERGY_UNITS[base] / ENERGY_UNITS[our_base]
         if per == our_per:
             return value

@@ -125,7 +125,14 @@ def read_facts(client: Client) -> Facts:
 
 
 def distinct(servers: Sequence[Server], facts: Sequence[Facts]) -> list[Server]:
-    """Name servers that were given by their address: by prefix, and by host if that repeats."""
+    """Name servers that were given by their address: by prefix, and by host if that repeats.
+
+    Raises:
+        OptionError: a server or a name is given twice.
+    """
+    for given in ([s.base_url for s in servers], [s.name for s in servers if s.name]):
+        if repeated := sorted({text for text in given if given.count(text) > 1}):
+            raise OptionError(f"providers: {', '.join(repeated)} is given twice")
     names = [s.name or f.prefix or _host(s) for s, f in zip(servers, facts, strict=True)]
     for i, server in enumerate(servers):
         if not server.name and names.count(names[i]) > 1:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from epitaxy.curation.frames import Rejections
 from epitaxy.entry import Entry, Method, Origin
 from epitaxy.errors import DataError, EntryError, OptionError, SourceError
 from epitaxy.protocols import Card
 from epitaxy.quantities import quantity
+from epitaxy.web import SYSTEM_CLOCK, Answer, Client, Clock, Page, pages
 from epitaxy_optimade.dump import iterate_dump
 from epitaxy_optimade.properties import FUNCTIONALS, KNOWN, Property, factor, read_targets
 from epitaxy_optimade.providers import (
     REGISTRY,
     Facts,
+    MakeClient,
     Server,
     distinct,
     find_servers,
@@ -26,9 +30,6 @@ from epitaxy_optimade.providers import (
     units_of,
 )
 from epitaxy_optimade.structures import FIELDS, read_atoms
-
-if TYPE_CHECKING:
-    from epitaxy.web import Client, Page
 
 _CODES: Mapping[str, str] = {"mp": "VASP", "oqmd": "VASP", "alexandria": "VASP", "jarvis": "VASP"}
 
@@ -107,7 +108,8 @@ class OptimadeSource:
         self._requests_per_second = requests_per_second
         self._max_attempts, self._timeout = attempts, timeout
         self._own = _own_properties(mapping or {}, units or {})
-        self._clients: dict[str, Client] = {}
+        self.clock: Clock = SYSTEM_CLOCK
+        """What tells the time."""
         self.fraction: float | None = None
         """Part of what was found that was read so far, None where that cannot be known."""
         self.notes: tuple[str, ...] = ()
@@ -171,31 +173,34 @@ class OptimadeSource:
             )
 
     def _from_servers(self, left_out: Rejections) -> Iterator[Entry]:
-        reached = self._reached
-        for number, (server, facts) in enumerate(reached):
-            try:
-                for part, entry in self._from_server(server, facts, left_out):
-                    self.fraction = None if part is None else (number + part) / len(reached)
-                    if entry is not None:
-                        yield entry
-            except SourceError as error:
-                self._failed(server.name, error)
-            self.fraction = (number + 1) / len(reached)
+        refresh, self._refresh = self._refresh, False  # the second iteration sees the same answers
+        with ExitStack() as stack:
+            make = functools.cache(functools.partial(self._client, stack, refresh))
+            reached = self._reached(make)
+            for number, (server, facts) in enumerate(reached):
+                try:
+                    client = make(server.base_url)
+                    for part, entry in self._from_server(client, server, facts, left_out):
+                        self.fraction = None if part is None else (number + part) / len(reached)
+                        if entry is not None:
+                            yield entry
+                except SourceError as error:
+                    self._failed(server.name, error)
+                self.fraction = (number + 1) / len(reached)
 
     def _failed(self, name: str, error: SourceError) -> None:
         if self._on_error == "stop" or len(self._wanted) == 1:
             raise SourceError(f"OPTIMADE provider {name}: {error}") from error
         self._note(f"OPTIMADE provider {name} is incomplete or missing: {error}")
 
-    @property
-    def _reached(self) -> list[tuple[Server, Facts]]:
-        """The servers that answered, with what they say about themselves."""
+    def _reached(self, make: MakeClient) -> list[tuple[Server, Facts]]:
+        """Return the servers that answered, with what they say about themselves."""
         servers: list[Server] = []
         facts: list[Facts] = []
         for wanted in self._wanted:
             try:
-                for server in find_servers([wanted], registry=self._registry, client=self._client):
-                    facts.append(read_facts(self._client(server.base_url)))
+                for server in find_servers([wanted], registry=self._registry, client=make):
+                    facts.append(read_facts(make(server.base_url)))
                     servers.append(server)
             except SourceError as error:
                 self._failed(wanted, error)
@@ -203,26 +208,22 @@ class OptimadeSource:
             raise SourceError(f"no OPTIMADE provider answered: {'; '.join(self.notes)}")
         return list(zip(distinct(servers, facts), facts, strict=True))
 
-    def _client(self, address: str) -> Client:
-        from epitaxy.web import Client
-
-        if address not in self._clients:
-            self._clients[address] = Client(
-                address,
-                cache=self._cache,
-                refresh=self._refresh,
-                requests_per_second=self._requests_per_second,
-                max_attempts=self._max_attempts,
-                timeout=self._timeout,
-            )
-        return self._clients[address]
+    def _client(self, stack: ExitStack, refresh: bool, address: str) -> Client:
+        client = Client(
+            address,
+            cache=self._cache,
+            refresh=refresh,
+            requests_per_second=self._requests_per_second,
+            max_attempts=self._max_attempts,
+            timeout=self._timeout,
+            clock=self.clock,
+        )
+        stack.callback(client.close)
+        return client
 
     def _from_server(
-        self, server: Server, facts: Facts, left_out: Rejections
+        self, client: Client, server: Server, facts: Facts, left_out: Rejections
     ) -> Iterator[tuple[float | None, Entry | None]]:
-        from epitaxy.web import pages
-
-        client = self._client(server.base_url)
         properties = self._properties_of(server.name, facts)
         params = {
             "filter": self._filter or None,
@@ -254,10 +255,10 @@ class OptimadeSource:
     def _page(
         self, client: Client, params: Mapping[str, Any], token: str | None, server: Server
     ) -> Page:
-        from epitaxy.web import Page
-
-        address = token or "v1/structures"
-        answer = client.get(address, () if token else params, check=_check_page)
+        if token:
+            answer = client.get(token, check=_check_page)
+        else:
+            answer = self._first(client, params, server)
         content = answer.json
         meta = content.get("meta") or {}
         for warning in meta.get("warnings") or ():
@@ -280,6 +281,19 @@ class OptimadeSource:
             address=answer.address,
             forget=answer.forget,
         )
+
+    def _first(self, client: Client, params: Mapping[str, Any], server: Server) -> Answer:
+        """Get the first page; if the server allows fewer structures per page, as many as it likes.
+
+        Servers must refuse a page_limit above theirs, and do not say beforehand what it is.
+        """
+        try:
+            return client.get("v1/structures", params, check=_check_page)
+        except SourceError as error:
+            if "limit" not in str(error).partition("the service answered")[2].lower():
+                raise
+            self._note(f"OPTIMADE provider {server.name} wants shorter pages, read in its own size")
+            return client.get("v1/structures", {**params, "page_limit": None}, check=_check_page)
 
     def _properties_of(self, name: str, facts: Facts) -> tuple[Property, ...]:
         """Return the fields to read at a place, with the units that it declares.
