@@ -62,6 +62,8 @@ def row_numbers(rows: Rows, n: int) -> np.ndarray:
             f"rows must be a slice, a mask or whole numbers in one dimension; got "
             f"dtype {numbers.dtype}, shape {numbers.shape}"
         )
+    if numbers.dtype == np.int64 and int(numbers.view(np.uint64).max()) < n:
+        return numbers  # one look at a batch is enough: negative numbers are the largest here
     low, high = int(numbers.min()), int(numbers.max())
     if low < -n or high >= n:
         wrong = low if low < -n else high

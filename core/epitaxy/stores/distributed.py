@@ -282,6 +282,11 @@ class DistributedStore:
         return self._open_window().n_gets
 
     @property
+    def n_bytes_fetched(self) -> int:
+        """Bytes of those transfers."""
+        return self._open_window().n_bytes_fetched
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """Names of the quantities that some structure carries."""
         return self._tables.targets

@@ -18,27 +18,18 @@ class Selection:
     Args:
         columns: where to take from.
         rows: (k,) int64, from 0; all if None.
+
+    Attributes:
+        n_atoms: (k,) int64, atoms of each.
     """
 
     def __init__(self, columns: Columns, rows: np.ndarray | None):
         self._columns = columns
         self._rows = rows
-
-    @cached_property
-    def n_atoms(self) -> np.ndarray:
-        """(k,) int64, atoms of each."""
-        counts: np.ndarray = self._ends - self._starts
-        return counts
-
-    @cached_property
-    def _starts(self) -> np.ndarray:
-        ptr = self._columns.atom_ptr
-        return ptr[:-1] if self._rows is None else ptr.take(self._rows)
-
-    @cached_property
-    def _ends(self) -> np.ndarray:
-        ptr = self._columns.atom_ptr
-        return ptr[1:] if self._rows is None else ptr.take(self._rows + 1)
+        ptr = columns.atom_ptr
+        self._starts = ptr[:-1] if rows is None else ptr.take(rows)
+        self._ends = ptr[1:] if rows is None else ptr.take(rows + 1)
+        self.n_atoms: np.ndarray = self._ends - self._starts
 
     @cached_property
     def _pieces(self) -> list[slice] | None:
