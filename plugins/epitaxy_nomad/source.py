@@ -16,8 +16,8 @@ from epitaxy.protocols import Card
 from epitaxy.web import SYSTEM_CLOCK, Client, Clock, Page, pages
 from epitaxy_nomad.archive import Section, at, section
 from epitaxy_nomad.documents import iterate_documents
-from epitaxy_nomad.frames import QUANTITIES, EnergyKind, Layout, Which, Wishes, read_frames
-from epitaxy_nomad.query import NEEDS_LOGIN, Owner, build_body, build_query, build_required
+from epitaxy_nomad.frames import QUANTITIES, Wishes, read_frames
+from epitaxy_nomad.query import NEEDS_LOGIN, build_body, build_query, build_required
 from epitaxy_nomad.tokens import HELP, read_token, scope
 
 PUBLIC = "https://nomad-lab.eu/prod/v1/api/v1"
@@ -79,11 +79,11 @@ class NomadSource:
         upload_id: str = "",
         dataset_id: str = "",
         entry_ids: Sequence[str] = (),
-        owner: Owner = "public",
+        owner: Literal["public", "visible", "shared", "user", "staging", "admin"] = "public",
         path: Path | None = None,
-        layout: Layout = "auto",
-        frames: Which = "last",
-        energy: EnergyKind = "auto",
+        layout: Literal["auto", "run", "data", "results"] = "auto",
+        frames: Literal["last", "all"] = "last",
+        energy: Literal["auto", "free", "total"] = "auto",
         dos: bool = False,
         stress_sign: Literal["auto", "as-stored", "reversed"] = "auto",
         required: Mapping[str, Any] | None = None,
