@@ -245,7 +245,7 @@ DEFECTS: dict[str, tuple[str, Callable[[], Iterator[Entry]], tuple[str, ...]]] =
     "AFLOW energy of +77.7 eV/atom": (
         "composition_tables",
         aflow,
-        ("have a energy far from", "Br1I1Pb1: +80.", "Gd1Ni5", "Co1Mg1"),
+        ("have an unlikely energy, far from", "Br1I1Pb1: +80.", "Gd1Ni5", "Co1Mg1"),
     ),
     "JARVIS hull distances up to 8.3 eV/atom": (
         "jarvis_leaderboard",

@@ -199,10 +199,10 @@ class FrameChecker:
         others = self._seen.setdefault(key, values)
         if others is values:
             return None
-        for name, value in values.items():
+        for name, value in sorted(values.items(), key=lambda item: item[0] != "energy"):
             if abs(value - others.get(name, value)) > SAME_VALUE * max(1.0, abs(value)):
                 return f"structure seen before with another {name}"
-        return "duplicate structure"
+        return "duplicate structure" if has_structure(entry) else "formula and labels seen before"
 
 
 def structure_key(entry: Entry, distance: float = 1e-5) -> bytes:

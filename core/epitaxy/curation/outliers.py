@@ -61,7 +61,7 @@ class Outliers:
             return None
         names = ", ".join(dataset.ids[int(i)] or f"row {i}" for i in self.far[:5])
         return (
-            f"{len(self.far):,} of {len(dataset):,} entries have a {target} that differs by "
+            f"{len(self.far):,} of {len(dataset):,} entries differ in {target} by "
             f"{np.median(np.abs(self.far_excess)):.3g} eV/atom (median) from what the others say "
             f"of their elements ({names} ...): two levels of theory, codes or units are mixed; "
             f"nothing was dropped: tag or drop the parts, or `align` them"
