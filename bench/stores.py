@@ -322,8 +322,9 @@ def one_of_large(path: Path) -> None:
                 np.array_equal(batch.target("forces", [i])[0], mapped.target("forces", [i])[0])
                 for i in range(10)
             )
+            n_gets, n_bytes = store.traffic
             print(
-                f"one batch of {store.n_bytes_fetched / 1e9:.2f} GB in {store.n_gets} transfers: "
+                f"one batch of {n_bytes / 1e9:.2f} GB in {n_gets} transfers: "
                 f"{taken:.1f} s, {'the same' if same else 'NOT THE SAME'} as the memory map"
             )
 

@@ -60,8 +60,8 @@ class DistributedStore:
     all ranks when one dies of an error.
 
     Args:
-        source: a dataset, the same on all ranks, or the path of one: of a memory-mapped one
-            each rank reads its part only.
+        source: a dataset, the same on all ranks, or the path of one. Of a dataset on disk,
+            memory-mapped or BP5, each rank reads its part only.
         comm: an mpi4py communicator, such as `world()`; None for this process alone.
         group_size: ranks that share one copy of the dataset; all ranks by default. 1 gives each
             rank a whole copy. It must divide the number of ranks.
@@ -277,14 +277,10 @@ class DistributedStore:
         return range(*(int(row) for row in self._bounds[self._rank : self._rank + 2]))
 
     @property
-    def n_gets(self) -> int:
-        """Transfers from other ranks so far."""
-        return self._open_window().n_gets
-
-    @property
-    def n_bytes_fetched(self) -> int:
-        """Bytes of those transfers."""
-        return self._open_window().n_bytes_fetched
+    def traffic(self) -> tuple[int, int]:
+        """Transfers from other ranks so far, and their bytes."""
+        window = self._open_window()
+        return window.n_gets, window.n_bytes_fetched
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -204,7 +204,9 @@ class Layout:
         atoms = np.empty((int(n_atoms.sum()), self.atom_words))
         atoms[:, :3] = columns.positions
         for name, _, where in self.per_atom:
-            atoms[:, where] = columns.targets[name].values.reshape(len(atoms), where.stop - where.start)
+            atoms[:, where] = columns.targets[name].values.reshape(
+                len(atoms), where.stop - where.start
+            )
         first_atom = starts // WORD + self.head_words
         _windows(words, self.atom_words)[_ragged(first_atom, n_atoms, self.atom_words)] = (
             atoms.view(np.int64)
