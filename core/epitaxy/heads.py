@@ -116,9 +116,9 @@ NewHead = Callable[[int], nn.Module]
 
 
 class StructureHead(nn.Module):
-    """An invariant target of structures: pooled features, then a perceptron.
+    """An invariant target of structures: a perceptron on pooled features.
 
-    With "sum" the perceptron acts on each atom before the sum, so that the target is extensive.
+    With "sum" and "mean" the perceptron acts on each atom before the sum or the mean.
 
     Args:
         n_in: width of the atom features.
@@ -157,20 +157,20 @@ class StructureHead(nn.Module):
             self.pool = AttentionPooling(n_in)
 
     def forward(self, features: AtomFeatures) -> Tensor:
-        """Return (n_structures, n_out); a sum over atoms for "sum"."""
+        """Return (n_structures, n_out)."""
         graph = features.graph
         if self.pooling == "own":
             assert features.structures is not None
             pooled = features.structures
         elif self.pool is not None:
             pooled = self.pool(features.atoms, graph.structures, graph.n_structures)
-        elif self.pooling == "sum":
-            each = self.perceptron(features.atoms)
-            return each.new_zeros((graph.n_structures, each.shape[1])).index_add(
-                0, graph.structures, each
-            )
         else:
-            pooled = mean_pooling(features.atoms, graph.structures, graph.n_structures)
+            each = self.perceptron(features.atoms)
+            total = each.new_zeros((graph.n_structures, each.shape[1]))
+            total = total.index_add(0, graph.structures, each)
+            if self.pooling == "sum":
+                return total
+            return total / graph.n_atoms_per_structure[:, None]
         found: Tensor = self.perceptron(pooled)
         return found
 

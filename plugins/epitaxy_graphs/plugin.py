@@ -2,30 +2,35 @@
 
 from epitaxy import Component, hookimpl
 
+_NETWORKS = (
+    ("painn", "painn:PaiNN", "PaiNN: equivariant messages of scalars and vectors (Schütt 2021)"),
+    ("schnet", "schnet:SchNet", "SchNet: continuous-filter convolutions (Schütt 2017)"),
+    ("cgcnn", "cgcnn:CGCNN", "CGCNN: gated convolutions on nearest neighbors (Xie 2018)"),
+    ("mpeu", "mpeu:MPEU", "MPEU: messages with edge updates (Jørgensen 2018, Speckhard 2024)"),
+)
+_NEEDS = ("torch", "pymatgen", "safetensors")
+
 
 @hookimpl
 def provide_models() -> list[Component]:
     """Offer the graph networks."""
+    networks = [
+        Component(
+            name=name,
+            target=f"epitaxy_graphs.{target}",
+            summary=summary,
+            needs=_NEEDS,
+            extra="graphs",
+        )
+        for name, target, summary in _NETWORKS
+    ]
     return [
-        Component(
-            name="painn",
-            target="epitaxy_graphs.painn:PaiNN",
-            summary="PaiNN: equivariant messages of scalars and vectors (Schütt 2021)",
-            needs=("torch", "pymatgen", "safetensors"),
-            extra="graphs",
-        ),
-        Component(
-            name="schnet",
-            target="epitaxy_graphs.schnet:SchNet",
-            summary="SchNet: continuous-filter convolutions over distances (Schütt 2017)",
-            needs=("torch", "pymatgen", "safetensors"),
-            extra="graphs",
-        ),
+        *networks,
         Component(
             name="property",
             target="epitaxy.property_model:PropertyModel",
             summary="any targets, with heads per dataset or level of theory, on any network here",
-            needs=("torch", "pymatgen", "safetensors"),
+            needs=_NEEDS,
             extra="graphs",
             example={"body": {"use": "painn", "width": 16, "n_layers": 1}, "targets": ["energy"]},
         ),

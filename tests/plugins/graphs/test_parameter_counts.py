@@ -1,0 +1,34 @@
+"""The networks have exactly as many parameters as those of the papers."""
+
+import torch
+
+from epitaxy.heads import HeadOptions
+from epitaxy.multitask import MultitaskNetwork
+from epitaxy_graphs.cgcnn import CGCNN
+from epitaxy_graphs.mpeu import MPEU
+from epitaxy_graphs.schnet import SchNet
+
+
+def n_parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def with_head(body: torch.nn.Module) -> MultitaskNetwork:
+    """Put the paper's own head on a body, as a `property` model does."""
+    return MultitaskNetwork(body, targets={"formation_energy": HeadOptions()}, elements=[1, 8])
+
+
+def test_schnet_of_the_big_data_paper() -> None:
+    network = SchNet(width=64, n_layers=3, n_radial=150, elements=range(1, 82))
+    assert n_parameters(network) == 86_017
+
+
+def test_cgcnn_with_the_settings_of_its_code() -> None:
+    assert n_parameters(CGCNN()) == 80_833
+    assert n_parameters(with_head(CGCNN())) == 80_833
+
+
+def test_mpeu_of_solids_and_molecules() -> None:
+    assert n_parameters(MPEU(width=256, elements=range(1, 82))) == 2_555_264
+    assert n_parameters(MPEU(width=64, elements=[1, 6, 7, 8, 9])) == 173_152
+    assert n_parameters(with_head(MPEU(width=64, elements=[1, 6, 7, 8, 9]))) == 173_152
