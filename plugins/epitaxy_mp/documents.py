@@ -10,7 +10,7 @@ import lzma
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TextIO
 
 from epitaxy.errors import DataError
 
@@ -46,20 +46,19 @@ class Documents:
         self.fraction = 0.0
         with self.path.open("rb") as raw:
             opener = _OPEN.get(self.path.suffix.lower())
-            binary: BinaryIO = opener(raw) if opener else raw
-            for n, document in enumerate(self._values(binary)):
-                if not isinstance(document, dict):
-                    raise DataError(
-                        f"{self.path}: document {n} is {type(document).__name__}, not an object"
-                    )
-                yield document
-                self.fraction = min(1.0, raw.tell() / size)
+            with io.TextIOWrapper(opener(raw) if opener else raw, encoding="utf-8") as stream:
+                for n, document in enumerate(self._values(stream)):
+                    if not isinstance(document, dict):
+                        raise DataError(
+                            f"{self.path}: document {n} is {type(document).__name__}, not an object"
+                        )
+                    yield document
+                    self.fraction = min(1.0, raw.tell() / size)
         self.fraction = 1.0
 
-    def _values(self, binary: BinaryIO) -> Iterator[Any]:
+    def _values(self, stream: TextIO) -> Iterator[Any]:
         decoder = json.JSONDecoder()
-        reader = _Text(binary, self.path)
-        text = reader.more("").lstrip()
+        text = self._more(stream, "").lstrip()
         is_list = text.startswith("[")
         at = int(is_list)
         n = 0
@@ -71,7 +70,7 @@ class Documents:
                 value, at = decoder.raw_decode(text, at)
             except ValueError as error:
                 rest = text[at:]
-                text, at = reader.more(rest), 0
+                text, at = self._more(stream, rest), 0
                 if len(text) > len(rest):
                     continue
                 if rest:
@@ -88,21 +87,13 @@ class Documents:
             yield value
             n += 1
 
-
-class _Text:
-    """A compressed or plain stream as text, chunk by chunk."""
-
-    def __init__(self, binary: BinaryIO, path: Path):
-        self._stream = io.TextIOWrapper(binary, encoding="utf-8")
-        self._path = path
-
-    def more(self, text: str) -> str:
-        """Return the text and the next chunk, which grows with what is not yet parsed."""
+    def _more(self, stream: TextIO, text: str) -> str:
+        """Return the text and what follows it, at least as much again."""
         try:
-            return text + self._stream.read(max(_CHUNK, len(text)))
+            return text + stream.read(max(_CHUNK, len(text)))
         except _DAMAGED as error:
             raise DataError(
-                f"{self._path}: damaged or cut: {type(error).__name__}: {error}. Get it anew"
+                f"{self.path}: damaged or cut: {type(error).__name__}: {error}. Get it anew"
             ) from error
 
 

@@ -23,6 +23,7 @@ from epitaxy_mp.query import ENDPOINTS, IDS_PER_REQUEST, LARGEST_PAGE, check_ans
 Range = tuple[float, float]
 
 _EXAMPLES = 3  # names in a note
+_LARGEST_CORRECTION = 5.0  # eV/atom; more is another level of theory: r2SCAN of Ac is -68.6 eV
 
 
 class MaterialsProjectSource:
@@ -180,9 +181,11 @@ class MaterialsProjectSource:
         skipped: Counter[str] = Counter()
         examples: dict[str, list[str]] = {}
         self.fraction, self.notes = 0.0, ()
+        n_mixed = 0
         try:
             for facts in self._network() if self._documents is None else self._file():
                 document, options = facts
+                n_mixed += _is_shifted(document)
                 try:
                     yield self._kept(read_document(document, energy=self._energy, **options))
                 except EntryError as error:
@@ -197,6 +200,13 @@ class MaterialsProjectSource:
                 f"{', ...' if n > _EXAMPLES else ''})"
                 for reason, n in skipped.most_common()
             )
+            if n_mixed:
+                self.notes += (
+                    f"{n_mixed:,} documents have energies of PBE shifted to r2SCAN or the other "
+                    f"way, by more than {_LARGEST_CORRECTION:g} eV/atom: take the formation "
+                    "energy, or one level of theory with endpoint=thermo and thermo_type=[R2SCAN] "
+                    "or [GGA_GGA+U]",
+                )
 
     def _kept(self, entry: Entry) -> Entry:
         if not self._targets:
@@ -339,3 +349,14 @@ class MaterialsProjectSource:
                     note = "corrected energy" if self._energy == "corrected" else ""
                     levels[name] = Method("VASP", functional(str(run_type)), note)
         return levels
+
+
+def _is_shifted(document: Mapping[str, Any]) -> bool:
+    """Whether the mixing scheme has moved an energy to the scale of another functional."""
+    plain = document.get("uncorrected_energy_per_atom")
+    corrected = document.get("energy_per_atom")
+    return (
+        isinstance(plain, float)
+        and isinstance(corrected, float)
+        and abs(corrected - plain) > _LARGEST_CORRECTION
+    )
