@@ -288,7 +288,8 @@ class Set2Set(nn.Module):
 
     m_i = W x_i + b (left out without `n_hidden`); then T times: q_t = LSTM(q*_(t-1)),
     e_i = m_i . q_t, a_i = w_i exp(e_i) / sum_j w_j exp(e_j), r_t = sum_i a_i m_i,
-    q*_t = [q_t, r_t].
+    q*_t = [q_t, r_t]. The query q is inside q*, so the LSTM has no other input and its state is
+    its cell alone.
 
     Source: Vinyals, Bengio, Kudlur, arXiv 1511.06391, eqs. 3-7; with weights Chen and Ong, npj
     Comput. Mater. 7, 173 (2021), eqs. 5-9.
@@ -304,7 +305,7 @@ class Set2Set(nn.Module):
         self.n_steps = n_steps
         self.memory = nn.Identity() if n_hidden is None else nn.Linear(width, n_hidden)
         self.n_hidden = n_hidden or width
-        self.lstm = nn.LSTMCell(2 * self.n_hidden, self.n_hidden)
+        self.gates = nn.Linear(2 * self.n_hidden, 4 * self.n_hidden)
 
     def forward(
         self, features: Tensor, structures: Tensor, n_structures: int, weights: Tensor | None = None
@@ -312,9 +313,11 @@ class Set2Set(nn.Module):
         """Return (n_structures, 2 n_hidden); arguments as in `mean_pooling`."""
         m = self.memory(features)
         q_star = m.new_zeros((n_structures, 2 * self.n_hidden))
-        q = c = m.new_zeros((n_structures, self.n_hidden))
+        cell = m.new_zeros((n_structures, self.n_hidden))
         for _ in range(self.n_steps):
-            q, c = self.lstm(q_star, (q, c))
+            write, keep, new, show = self.gates(q_star).chunk(4, dim=-1)
+            cell = torch.sigmoid(keep) * cell + torch.sigmoid(write) * torch.tanh(new)
+            q = torch.sigmoid(show) * torch.tanh(cell)
             scores = (m * q[structures]).sum(dim=-1)
             a = softmax_per_structure(scores, structures, n_structures, weights)
             r = m.new_zeros((n_structures, self.n_hidden))

@@ -6,6 +6,7 @@ _NETWORKS = (
     ("painn", "painn:PaiNN", "PaiNN: equivariant messages of scalars and vectors (Schütt 2021)"),
     ("schnet", "schnet:SchNet", "SchNet: continuous-filter convolutions (Schütt 2017)"),
     ("cgcnn", "cgcnn:CGCNN", "CGCNN: gated convolutions on nearest neighbors (Xie 2018)"),
+    ("megnet", "megnet:MEGNet", "MEGNet: edges, atoms and a global state (Chen 2019)"),
     ("mpeu", "mpeu:MPEU", "MPEU: messages with edge updates (Jørgensen 2018, Speckhard 2024)"),
 )
 _NEEDS = ("torch", "pymatgen", "safetensors")

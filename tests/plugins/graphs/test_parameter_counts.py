@@ -5,6 +5,7 @@ import torch
 from epitaxy.heads import HeadOptions
 from epitaxy.multitask import MultitaskNetwork
 from epitaxy_graphs.cgcnn import CGCNN
+from epitaxy_graphs.megnet import MEGNet
 from epitaxy_graphs.mpeu import MPEU
 from epitaxy_graphs.schnet import SchNet
 
@@ -26,6 +27,11 @@ def test_schnet_of_the_big_data_paper() -> None:
 def test_cgcnn_with_the_settings_of_its_code() -> None:
     assert n_parameters(CGCNN()) == 80_833
     assert n_parameters(with_head(CGCNN())) == 80_833
+
+
+def test_megnet_parent_of_atomsets() -> None:
+    assert n_parameters(MEGNet(elements=range(1, 96))) == 167_761
+    assert n_parameters(with_head(MEGNet(elements=range(1, 96)))) == 167_761
 
 
 def test_mpeu_of_solids_and_molecules() -> None:
