@@ -18,7 +18,7 @@ def provide_sources() -> list[Component]:
     ]
 
 
-@hookimpl
+@hookimpl(tryfirst=True)
 def identify_path(path: Path) -> str | None:
     """Recognise entries of AFLOW and saved answers of AFLUX."""
     from epitaxy_aflow.files import looks_like_ours

@@ -110,9 +110,7 @@ def looks_like_ours(path: Path) -> bool:
             head = stream.read(1 << 18)
     except _DAMAGED:
         return False
-    if b'"lattice"' not in head:
-        return False
-    return b'"uncorrected_energy_per_atom"' in head or (
-        (b'"task_id"' in head or b'"material_id"' in head)
-        and (b'"calcs_reversed"' in head or b'"orig_inputs"' in head or b'"builder_meta"' in head)
-    )
+    if b'"lattice"' not in head or not (b'"material_id"' in head or b'"task_id"' in head):
+        return False  # without an id it may be a cut of a public training set
+    ours = (b'"uncorrected_energy_per_atom"', b'"calcs_reversed"', b'"orig_inputs"')
+    return any(name in head for name in (*ours, b'"builder_meta"'))

@@ -18,7 +18,7 @@ def provide_sources() -> list[Component]:
     ]
 
 
-@hookimpl
+@hookimpl(tryfirst=True)
 def identify_path(path: Path) -> str | None:
     """Recognise documents of the Materials Project by names that no other database uses."""
     from epitaxy_mp.documents import looks_like_ours
