@@ -234,9 +234,9 @@ def one_of_ranks(place: Path) -> None:
         }
         slow = {"bp5": from_bp5, "pickle": from_pickles, "extxyz": from_extxyz}
         comm.Barrier()
-        times = turns(fast, n, seed=rank, seconds=4.0, batches_per_turn=50)
+        times = turns(fast, n, seed=rank, seconds=2.0, batches_per_turn=50)
         comm.Barrier()
-        times |= turns(slow, n, seed=rank, seconds=6.0, batches_per_turn=4)
+        times |= turns(slow, n, seed=rank, seconds=3.0, batches_per_turn=4)
         speeds = {name: BATCH / float(np.median(taken)) for name, taken in times.items()}
         together = comm.gather(speeds)
         if rank == 0:
@@ -277,8 +277,8 @@ def one_of_prefetch(path: Path) -> None:
         for are_all_busy in (False, True):
             taken: dict[str, list[float]] = {}
             comm.Barrier()
-            for _ in range(8 if are_all_busy or comm.Get_rank() == 0 else 0):
-                batches = rng.integers(0, len(store), (100, 8 * BATCH))
+            for _ in range(4 if are_all_busy or comm.Get_rank() == 0 else 0):
+                batches = rng.integers(0, len(store), (50, 8 * BATCH))
                 for name, loop in {
                     "computing": lambda batches=batches: batches,
                     "batch": lambda batches=batches: map(store.batch, batches),
@@ -290,7 +290,7 @@ def one_of_prefetch(path: Path) -> None:
                     start = time.perf_counter()
                     for _ in loop():
                         compute()
-                    taken.setdefault(name, []).append((time.perf_counter() - start) / 100)
+                    taken.setdefault(name, []).append((time.perf_counter() - start) / 50)
             idle = comm.Ibarrier()
             while not idle.Test():
                 time.sleep(0.01)  # a barrier would keep a core busy
