@@ -24,7 +24,7 @@ from epitaxy.errors import DataError
 from epitaxy.protocols import Card
 from epitaxy.quantities import quantity
 from epitaxy_benchmarks.geometry import number
-from epitaxy_benchmarks.matbench import TASKS, official_id
+from epitaxy_benchmarks.matbench import TASKS, official_id, unofficial
 from epitaxy_benchmarks.reading import (
     DAMAGED,
     Reading,
@@ -149,6 +149,8 @@ class CompositionTableSource:
         self._per_atom, self._factor = self._unit(unit)
         self._column = column
         self._reading = Reading()
+        self.notes: tuple[str, ...] = ()
+        """That a MatBench table is not the official one, after an iteration."""
 
     def _unit(self, unit: str) -> tuple[bool, float]:
         """Return whether the values are per atom of an extensive quantity, and the factor."""
@@ -188,7 +190,8 @@ class CompositionTableSource:
             DataError: the file is damaged, or a row has no formula or value; the row is named.
         """
         self._reading = reading = Reading([self._path])
-        line = 1
+        self.notes = ()
+        line, row = 1, -1
         try:
             with reading.open(self._path) as stream:
                 rows = csv.DictReader(text_of(stream))
@@ -199,6 +202,8 @@ class CompositionTableSource:
                     with explained(where, "a table of formulas"):
                         entry = self._entry(row, fields, columns)
                     yield entry
+            if self._table.task:
+                self.notes = unofficial(self._table.task, row + 1)
         except (csv.Error, *DAMAGED) as error:
             raise DataError(
                 f"{self._path}: damaged or cut after line {line:,}: {brief(error)}. Get it anew, "

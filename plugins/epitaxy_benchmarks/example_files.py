@@ -180,12 +180,13 @@ def write_leaderboard(path: Path, values: Mapping[str, Mapping[str, Any]]) -> No
     _write_json(path, values)
 
 
-def write_oxide_polymorphs(path: Path, *, n: int = 8) -> None:
+def write_oxide_polymorphs(path: Path, *, n: int = 16) -> None:
     """Write an equation of state for two functionals."""
+    rng = np.random.default_rng(0)
     calculations = []
     for i in range(n):
-        atoms = bulk("Cu", a=3.5 + 0.03 * i, cubic=True)
-        atoms.positions[0] += [0.02, 0.0, 0.01]
+        atoms = bulk("Cu", a=3.5 + 0.01 * i, cubic=True)
+        atoms.positions += rng.normal(0, 0.05, (4, 3))
         atoms.calc = EMT()
         stress = vasp_stress(atoms)
         six = [stress[0, 0], stress[1, 1], stress[2, 2], stress[1, 2], stress[0, 2], stress[0, 1]]

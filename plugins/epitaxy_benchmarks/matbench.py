@@ -172,6 +172,17 @@ def official_id(task: str, row: int) -> str:
     return f"mb-{short}-{row + 1:0{len(str(TASKS[task].n_rows))}d}"
 
 
+def unofficial(task: str, n_rows: int) -> tuple[str, ...]:
+    """Return what to say if a table has another number of rows than the official one."""
+    official = TASKS[task].n_rows
+    if n_rows == official:
+        return ()
+    return (
+        f"{n_rows:,} rows, the official {task} has {official:,}: its ids and folds are not the "
+        "official ones",
+    )
+
+
 class MatbenchSource:
     """Reads one task of MatBench from its json.gz file.
 
@@ -192,6 +203,8 @@ class MatbenchSource:
             )
         self._task = TASKS[self._name]
         self._reading = Reading()
+        self.notes: tuple[str, ...] = ()
+        """That the table is not the official one, after an iteration."""
 
     @property
     def card(self) -> Card:
@@ -228,11 +241,14 @@ class MatbenchSource:
         license = self.card.license
         origin = Origin(url=self._path.name, database="MatBench v0.1", license=license)
         rows = streaming_json.items(self._path, "data.item", reading)
+        self.notes = ()
+        row = -1
         for row, values in enumerate(rows):
             name = official_id(self._name, row)
             with explained(f"{self._path}: row {row} ({name})", "MatBench's tables"):
                 entry = self._entry(values[at_input], values[at_target], name, origin)
             yield entry
+        self.notes = unofficial(self._name, row + 1)
 
     def _entry(self, given: Any, value: Any, name: str, origin: Origin) -> Entry:
         found = number(value)

@@ -13,8 +13,6 @@ import pytest
 from ase import units
 from ase.calculators.emt import EMT
 
-from epitaxy.curation.consistency import check_consistency
-from epitaxy.dataset import Dataset
 from epitaxy.entry import Entry
 from epitaxy.errors import DataError
 from epitaxy.protocols import Source
@@ -279,6 +277,7 @@ def test_every_matbench_task_is_read_with_its_official_ids(tmp_path: Path, task:
     assert all(set(entry.targets) == {facts.quantity} for entry in entries)
     assert source.card.quantities == (facts.quantity,)
     assert ("composition" in entries[0].tags) is not facts.has_structures
+    assert source.notes[0].startswith(f"3 rows, the official {task} has {facts.n_rows:,}")
     if facts.is_classification and not facts.has_structures:
         assert [float(e.targets[facts.quantity]) for e in entries] == [1.0, 0.0, 0.0]
 
@@ -471,11 +470,20 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
 def test_oxide_polymorphs_are_chosen_by_functional_and_part(tmp_path: Path) -> None:
     path = written(tmp_path, "supporting-information.json.xz", n=8)
     source = OxidePolymorphsSource(path=path, xc="LDA", part="all")
-    dataset = Dataset.from_entries(source)
-    assert len(dataset) == 9
-    assert {method.xc_functional for method in dataset.methods} == {"LDA"}
-    findings = check_consistency(Dataset.from_entries(source)).findings
-    assert {f.verdict for f in findings if f.label == "stress"} == {"consistent"}
+    assert [entry.tags["part"] for entry in source] == ["EOS"] * 8 + ["final"]
+    assert {entry.method.xc_functional for entry in source} == {"LDA"}
+    assert next(iter(source)).id == "CuO2/rutile/LDA/EOS/0"
+
+
+def test_calculations_that_are_unavailable_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "supporting-information.json"
+    write.write_oxide_polymorphs(path, n=3)
+    tree = json.loads(path.read_text())
+    tree["CuO2"]["rutile"]["PBE"]["final"]["calculations"] = ["calculation unavailable"]
+    path.write_text(json.dumps(tree))
+    source = OxidePolymorphsSource(path=path, xc="PBE", part="final")
+    assert list(source) == []
+    assert source.notes == ("1 calculations are unavailable: CuO2/rutile/PBE/final/0",)
 
 
 def test_the_examples_of_the_kit_are_those_that_we_write(tmp_path: Path) -> None:

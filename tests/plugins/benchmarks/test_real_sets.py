@@ -66,7 +66,8 @@ def test_the_files_are_recognised(pattern: str, source: str) -> None:
 
 
 def test_matbench_phonons_is_complete_and_gives_the_official_dummy_error() -> None:
-    _, dataset = read(MatbenchSource, "matbench_phonons/matbench_phonons.json.gz")
+    source, dataset = read(MatbenchSource, "matbench_phonons/matbench_phonons.json.gz")
+    assert source.notes == ()
     values, mask = dataset.target("last_phonon_peak")
     assert len(dataset) == 1265
     assert mask.all()
