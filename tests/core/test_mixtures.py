@@ -100,6 +100,60 @@ def test_a_label_of_zeros_is_a_placeholder(label):
         report.raise_if_inconsistent()
 
 
+@pytest.mark.parametrize("every", [2, 5, 10, 20])
+def test_zero_forces_in_some_frames_are_placeholders(every):
+    report = check_consistency(changed("forces", np.zeros_like, every=every))
+    (finding,) = [f for f in report.inconsistent if f.label == "forces"]
+    assert "exactly zero in" in finding.cause
+    assert "placeholders" in finding.cause
+    if every > 2:
+        assert f"cu#{'13' if every < 20 else '3'}" in finding.cause
+
+
+def test_some_frames_in_a_unit_near_ours_are_a_doubt():
+    from epitaxy_benchmarks.silicon import SiliconSource
+
+    entries = [
+        replace(e, targets={**e.targets, "forces": e.targets["forces"] * units.Bohr})
+        if i % 5 == 3
+        else e
+        for i, e in enumerate(SiliconSource(xc="PBE"))
+    ]
+    report = check_consistency(Dataset.from_entries(entries))
+    assert not report.inconsistent
+    (doubt,) = report.doubts
+    assert "some frames are in another unit (eV/Bohr?) or of another sign, likely si-" in doubt
+
+
+@pytest.mark.parametrize("factor", [-1.0, units.Bohr])
+def test_odd_forces_of_few_near_frames_are_a_doubt(factor):
+    from epitaxy_files.source import FileSource
+
+    path = DATA / "metatrain_small" / "carbon_reduced_100.xyz.xz"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not in shared/data")
+    entries = [
+        replace(e, targets={**e.targets, "forces": e.targets["forces"] * factor})
+        if i % 5 == 3
+        else e
+        for i, e in enumerate(FileSource(path=path))
+    ]
+    (doubt,) = check_consistency(Dataset.from_entries(entries)).doubts
+    assert "pairs contradict their energies" in doubt
+
+
+def test_a_perfect_crystal_among_rattled_ones_is_no_placeholder():
+    perfect = bulk("Cu", cubic=True) * (2, 1, 1)
+    perfect.calc = EMT()
+    targets = {
+        "energy": np.asarray(perfect.get_potential_energy() - 3.5 * 8),
+        "forces": np.zeros((8, 3)),
+        "stress": perfect.get_stress(),
+    }
+    ideal = [Entry.from_atoms(perfect, targets=targets, id="ideal")]
+    assert not check_consistency(Dataset.from_entries([*ideal, *rattled()])).inconsistent
+
+
 def test_forces_that_symmetry_makes_vanish_are_no_placeholder():
     entries = []
     for i, length in enumerate(np.linspace(3.4, 3.8, 12)):

@@ -59,8 +59,8 @@ def outlier_warnings(dataset: Dataset) -> list[str]:
                 for row, excess in zip(found.rows[:5], found.excess[:5], strict=True)
             )
             said.append(
-                f"{len(found.rows):,} of {len(dataset):,} entries have an unlikely {target}, far from what "
-                f"the others say of their elements ({named}); `epitaxy clean` drops them"
+                f"{len(found.rows):,} of {len(dataset):,} entries have an unlikely {target}, far "
+                f"from what the others say of their elements ({named}); `epitaxy clean` drops them"
             )
         if warning := found.warning(dataset, target):
             said.append(warning)

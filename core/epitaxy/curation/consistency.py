@@ -23,7 +23,13 @@ from epitaxy.curation.conventions import (
 )
 from epitaxy.curation.findings import ConsistencyReport, Finding, Label, Verdict
 from epitaxy.curation.lines import Line, fit_line, huber_weights
-from epitaxy.curation.mixtures import mixed_energies, odd_forces, placeholder
+from epitaxy.curation.mixtures import (
+    blank_forces,
+    contradicting_frames,
+    mixed_energies,
+    odd_forces,
+    placeholder,
+)
 from epitaxy.curation.pairs import Pairs, find_pairs, sample_rows
 from epitaxy.dataset import Dataset
 from epitaxy.entry import Method
@@ -77,7 +83,7 @@ def check_consistency(dataset: Dataset) -> ConsistencyReport:
     if "forces" in labels:
         found = _judge_forces(pairs, energy_factor)
         if found.verdict != "inconsistent" and not findings:
-            found = _judge_frames(dataset, pairs) or found
+            found = _judge_frames(dataset, pairs, found)
         findings.append(found)
         if found.verdict == "inconsistent":
             energy_factor = energy_factor * _energy_factor(found.remedy, pairs.n_atoms)
@@ -237,10 +243,18 @@ def _judge_sign(pairs: Pairs, energy_factor: np.ndarray, labels: Sequence[Label]
     )
 
 
-def _judge_frames(dataset: Dataset, pairs: Pairs) -> Finding | None:
+def _judge_frames(dataset: Dataset, pairs: Pairs, found: Finding) -> Finding:
     """Judge the forces of every frame by its own pairs, trusting the stored stress."""
     used = pairs[pairs.has_forces & (pairs.displacement > 1e-4) & pairs.is_complete]
-    return odd_forces(dataset, used, used.energy - _work(used, "ase", False))
+    energy = used.energy - _work(used, "ase", False)
+    odd = odd_forces(dataset, used, energy) or blank_forces(dataset, used, energy)
+    if odd is not None:
+        return odd
+    if found.verdict == "consistent":
+        cause = contradicting_frames(dataset, used, energy)
+        if cause is not None:
+            return replace(found, verdict="cannot tell", cause=cause)
+    return found
 
 
 def _strain_energy(pairs: Pairs, energy: np.ndarray) -> np.ndarray:

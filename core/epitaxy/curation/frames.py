@@ -93,7 +93,8 @@ class FrameChecker:
     def __init__(self, checks: FrameChecks | None = None):
         self.checks = checks or FrameChecks()
         self.limits = limits_with(self.checks.limits)
-        self._seen: dict[bytes, dict[str, float]] = {}
+        self._seen: dict[bytes, tuple[tuple[str, ...], bytes]] = {}
+        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def reason_against(self, entry: Entry) -> str | None:
         """Return why a frame cannot be used, or None; a usable one is remembered."""
@@ -196,9 +197,13 @@ class FrameChecker:
             for name, value in entry.targets.items()
             if np.ndim(value) == 0
         }
-        others = self._seen.setdefault(key, values)
-        if others is values:
+        # Packed, for there may be millions: names are shared, values are bytes.
+        names = self._names.setdefault(tuple(values), tuple(values))
+        packed = (names, np.array(list(values.values())).tobytes())
+        seen = self._seen.setdefault(key, packed)
+        if seen is packed:
             return None
+        others = dict(zip(seen[0], np.frombuffer(seen[1]).tolist(), strict=True))
         for name, value in sorted(values.items(), key=lambda item: item[0] != "energy"):
             if abs(value - others.get(name, value)) > SAME_VALUE * max(1.0, abs(value)):
                 return f"structure seen before with another {name}"

@@ -24,6 +24,9 @@ _MIN_VOTES = 2  # pairs that a frame needs before it is called wrong
 _MIN_GAIN = 0.2  # of relative misfit per pair that another factor on the forces must bring
 _MIN_GAP = 3.0  # ratio between energies that are no longer one cluster
 _MAX_SPREAD = 1.5  # largest by smallest energy of one cluster
+_MIN_PAIRS = 24  # from which a part of the pairs may be called odd
+_AGREES, _CONTRADICTS = 0.065, 0.2  # relative misfit of a pair
+_CLEAR_SHARE = 0.12  # of pairs that contradict
 _UNIT_MATCH = 0.06  # relative distance within which a ratio is that of a unit
 
 # Factors near one (eV/Bohr is 1.9) are not among these: in a single frame, anharmonic motion
@@ -134,6 +137,88 @@ def placeholder(dataset: Dataset, label: Label, pairs: Pairs) -> Finding | None:
         verdict="inconsistent",
         cause=f"exactly zero in all {int(mask.sum())} frames although the structures differ: "
         f"a placeholder, no {label}; leave the label out of the file",
+    )
+
+
+def blank_forces(dataset: Dataset, pairs: Pairs, energy: np.ndarray) -> Finding | None:
+    """Find frames whose forces are exactly zero although their energies say otherwise.
+
+    The forces of a perfect crystal vanish too; then the forces at the other end of its pairs
+    explain the energy differences alone, to second order. Where they do not, and do in pairs of
+    other frames, the zeros are placeholders.
+
+    Args:
+        dataset: that the pairs were found in.
+        pairs: those whose energy differences forces (and stress) should explain.
+        energy: (n,) eV, the energy differences less what the stress explains.
+    """
+    rows, ends = np.unique(pairs.rows.astype(np.int64), return_inverse=True)
+    if not len(rows):
+        return None
+    ends = ends.reshape(-1, 2)
+    is_blank = np.array([not dataset[int(row)].targets["forces"].any() for row in rows])
+    blank_ends = is_blank[ends]
+    if not is_blank.any() or is_blank.all():
+        return None
+    # Strain does work of its own that is known less exactly.
+    moved = (pairs.displacement > 1e-2) & (pairs.largest_strain < 1e-3)
+    work = pairs.end_work.sum(axis=1)
+    misfit = np.abs(energy - work) / (np.abs(energy) + np.abs(pairs.end_work).sum(axis=1) + 1e-6)
+    whole = moved & ~blank_ends.any(axis=1)
+    if whole.sum() < _MIN_FRAMES or np.median(misfit[whole]) > 0.2:
+        return None
+    half = moved & (blank_ends.sum(axis=1) == 1)
+    owner = ends[half][np.arange(int(half.sum())), blank_ends[half].argmax(axis=1)]
+    bad = [
+        row
+        for row in np.unique(owner)
+        if (owner == row).sum() >= _MIN_VOTES and np.median(misfit[half][owner == row]) > 0.35
+    ]
+    if not bad:
+        return None
+    return Finding(
+        label="forces",
+        verdict="inconsistent",
+        cause=f"exactly zero in {len(bad)} of {len(rows)} frames although their energies differ "
+        f"({_names(dataset, rows[bad].tolist())}): placeholders; drop these frames or leave the "
+        f"label out of them",
+        n_pairs=len(pairs),
+    )
+
+
+def contradicting_frames(dataset: Dataset, pairs: Pairs, energy: np.ndarray) -> str | None:
+    """Return what to say where most pairs agree well and a clear part of them not at all.
+
+    That is what a few frames in another unit near ours (eV/Bohr), or of another sign with few
+    near frames, look like. Noise and anharmonic motion give no such gap.
+
+    Args:
+        dataset: that the pairs were found in.
+        pairs: those whose energy differences forces (and stress) should explain.
+        energy: (n,) eV, the energy differences less what the stress explains.
+    """
+    moved = pairs.displacement > 1e-2
+    if moved.sum() < _MIN_PAIRS:
+        return None
+    work = pairs.end_work[moved]
+    size = np.abs(energy[moved]) + np.abs(work).sum(axis=1) + 1e-6
+    misfit = np.abs(energy[moved] - work.sum(axis=1)) / size
+    contradict = misfit > _CONTRADICTS
+    between = (misfit > _CONTRADICTS / 2) & ~contradict
+    if np.median(misfit) > _AGREES or contradict.mean() < _CLEAR_SHARE:
+        return None
+    if 2 * between.sum() > contradict.sum():
+        return None
+    rows, ends = np.unique(pairs.rows[moved].astype(np.int64), return_inverse=True)
+    ends = ends.reshape(-1, 2).ravel()
+    twice = np.repeat(contradict, 2)
+    share = np.bincount(ends, twice, len(rows)) / np.bincount(ends, minlength=len(rows))
+    likely = rows[share > 0.6].tolist()
+    return (
+        f"{int(contradict.sum())} of {len(misfit)} pairs contradict their energies by "
+        f"{np.median(misfit[contradict]):.0%} where half of all agree within "
+        f"{np.median(misfit):.0%}: some frames are in another unit (eV/Bohr?) or of another sign, "
+        f"likely {_names(dataset, likely) or 'several'}"
     )
 
 
