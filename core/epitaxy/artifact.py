@@ -219,6 +219,7 @@ def _about_model(model: Model) -> dict[str, Any]:
             "composition_only": can.composition_only,
         },
         "cutoff": getattr(model, "cutoff", None),
+        "lineage": getattr(model, "lineage", None),
     }
 
 

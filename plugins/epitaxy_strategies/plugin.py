@@ -17,4 +17,11 @@ def provide_strategies() -> list[Component]:
             target="epitaxy_strategies.ensemble:ensemble",
             summary="train several models that differ in their seeds, for error bars",
         ),
+        Component(
+            name="transfer",
+            target="epitaxy_strategies.transfer:transfer",
+            summary="begin with the weights of a trained parent: full, head, layers or adapters",
+            needs=("torch",),
+            extra="graphs",
+        ),
     ]

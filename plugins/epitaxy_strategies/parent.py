@@ -1,0 +1,189 @@
+"""A trained parent: what can be taken over from it, and why it may not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ase.data import chemical_symbols
+from torch import nn
+
+from epitaxy.artifact import Artifact, load_artifact
+from epitaxy.errors import CapabilityError, ConfigError
+from epitaxy.graphs.embedding import ElementEmbedding
+from epitaxy.multitask import MultitaskNetwork
+from epitaxy.potential import Potential
+
+if TYPE_CHECKING:
+    from epitaxy.dataset import Dataset
+    from epitaxy.registry import Registry
+
+
+class Parent:
+    """The trained module of an artifact.
+
+    Args:
+        path: folder of the artifact; for an ensemble that of a member, ``members/0``.
+        registry: where its model is found.
+
+    Raises:
+        ArtifactError: there is no readable artifact.
+        ConfigError: it is an ensemble.
+        CapabilityError: it is no network.
+    """
+
+    def __init__(self, path: Path, *, registry: Registry) -> None:
+        self.path = Path(path)
+        self.artifact: Artifact = load_artifact(self.path, registry=registry)
+        model = self.artifact.model
+        if getattr(model, "members", None) is not None:
+            raise ConfigError(
+                f"parent {path} is an ensemble: name one member, for example {path}/members/0"
+            )
+        module = getattr(model, "network", None)
+        if not isinstance(module, MultitaskNetwork):
+            module = getattr(model, "potential", None)
+        if not isinstance(module, MultitaskNetwork | Potential):
+            raise CapabilityError(
+                f"parent {path} is a {type(model).__name__}, no network: its weights cannot be "
+                f"transferred (the strategy 'features' may use it)"
+            )
+        self.module: MultitaskNetwork | Potential = module
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the manifest, which holds those of all files."""
+        return str(self.artifact.manifest["manifest_sha256"])
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What it was trained on."""
+        return tuple(self.artifact.manifest["units"])
+
+    @property
+    def functionals(self) -> tuple[str, ...]:
+        """The levels of theory of its training set."""
+        methods = self.artifact.manifest.get("methods", ())
+        return tuple(m["xc_functional"] for m in methods if m.get("xc_functional"))
+
+    def check_elements(self, train: Dataset, *, new_elements: str) -> tuple[int, ...]:
+        """Return the elements of a training set that the parent has not seen.
+
+        Raises:
+            CapabilityError: there are some and `new_elements` is "refuse".
+        """
+        unseen = tuple(sorted(train.elements - set(self.module.elements)))
+        if unseen and new_elements == "refuse":
+            names = ", ".join(chemical_symbols[z] for z in unseen)
+            raise CapabilityError(
+                f"the parent {self.path} has not seen {names}; drop the structures that hold them, "
+                f"or set new_elements: initialise to learn them from random features"
+            )
+        return unseen
+
+    def check_body(self, child: nn.Module) -> None:
+        """Check that the body of the parent fits into that of the child.
+
+        Raises:
+            ConfigError: the cutoff or the shapes differ; the message names them.
+        """
+        own = float(self.module.cutoff)
+        theirs = float(child.cutoff)
+        if abs(own - theirs) > 1e-9:
+            raise ConfigError(
+                f"the parent {self.path} has the cutoff {own:g} Å, the model {theirs:g} Å: weights "
+                f"learnt with one mean nothing with the other; set cutoff: {own:g}"
+            )
+        given = _comparable(body_of(self.module))
+        wanted = _comparable(body_of(child))
+        missing = sorted(set(wanted) - set(given))
+        wrong = [n for n in wanted if n in given and wanted[n].shape != given[n].shape]
+        if missing or wrong:
+            what = [f"it has no {n}" for n in missing[:3]]
+            what += [
+                f"{n}: {tuple(given[n].shape)}, not {tuple(wanted[n].shape)}" for n in wrong[:3]
+            ]
+            raise ConfigError(
+                f"the parent {self.path} ({self.artifact.manifest['spec']}) does not fit the "
+                f"model: {'; '.join(what)}; give the model the options of the parent"
+            )
+
+    def copy_body(self, child: nn.Module) -> None:
+        """Write the weights of the parent's body into that of the child, elements by number."""
+        given = dict(body_of(self.module).named_parameters())
+        given |= dict(body_of(self.module).named_buffers())
+        wanted = dict(body_of(child).named_parameters()) | dict(body_of(child).named_buffers())
+        tables = _element_tables(body_of(child))
+        with torch.no_grad():
+            for name, tensor in wanted.items():
+                if name in given and name not in tables and not _is_row_table(name):
+                    tensor.copy_(given[name])
+            theirs = _element_tables(body_of(self.module))
+            for name, embedding in tables.items():
+                _copy_elements(theirs[name], embedding, self.module.elements)
+
+
+def body_of(module: nn.Module) -> nn.Module:
+    """Return the network whose features are read."""
+    if isinstance(module, MultitaskNetwork):
+        return module.body
+    if isinstance(module, Potential):
+        network: nn.Module = module.network
+        return network
+    return module
+
+
+def part_of_parameters(module: nn.Module) -> dict[str, str]:
+    """Return parameter name -> "embedding", "body" or "head"; "head" where no part holds it."""
+    parts = module.network.parts() if isinstance(module, Potential) else module.parts()
+    owner = {id(p): name for name, part in parts.items() for p in part.parameters()}
+    return {name: owner.get(id(p), "head") for name, p in module.named_parameters()}
+
+
+def matching(names: Sequence[str], prefixes: Mapping[str, float]) -> dict[str, float]:
+    """Return parameter name -> factor of the longest prefix that fits.
+
+    Raises:
+        ConfigError: a prefix fits no parameter.
+    """
+    found: dict[str, float] = {}
+    for prefix in sorted(prefixes, key=len):
+        hit = [n for n in names if n == prefix or n.startswith(f"{prefix}.")]
+        if not hit:
+            tops = sorted({".".join(n.split(".")[:2]) for n in names})
+            raise ConfigError(f"layers: nothing is called {prefix!r}; there are {', '.join(tops)}")
+        found |= dict.fromkeys(hit, float(prefixes[prefix]))
+    return found
+
+
+def _comparable(body: nn.Module) -> dict[str, Any]:
+    """Return the parameters of a body without its head and its tables of elements."""
+    tables = _element_tables(body)
+    return {
+        name: p
+        for name, p in body.named_parameters()
+        if name not in tables and not name.startswith("head.")
+    }
+
+
+def _element_tables(body: nn.Module) -> dict[str, ElementEmbedding]:
+    return {
+        f"{name}.table.weight" if name else "table.weight": module
+        for name, module in body.named_modules()
+        if isinstance(module, ElementEmbedding)
+    }
+
+
+def _is_row_table(name: str) -> bool:
+    return name.endswith("row_of_number")
+
+
+def _copy_elements(
+    given: ElementEmbedding, wanted: ElementEmbedding, elements: Sequence[int]
+) -> None:
+    for z in elements:
+        row, own = int(wanted.row_of_number[z]), int(given.row_of_number[z])
+        if row < wanted.table.weight.shape[0] and own < given.table.weight.shape[0]:
+            wanted.table.weight[row] = given.table.weight[own]

@@ -1,0 +1,154 @@
+"""A child begins with the weights of its parent."""
+
+import numpy as np
+import pytest
+
+from epitaxy.artifact import load_artifact, read_manifest, save_artifact
+from epitaxy.errors import CapabilityError, ConfigError, OptionError
+from epitaxy.models import build_model
+from epitaxy.registry import Registry
+from epitaxy.run import Run
+from epitaxy.spec import Spec
+from epitaxy.split import split_random
+from epitaxy.training.options import TrainingOptions
+
+PAINN = {"width": 8, "n_layers": 2, "n_radial": 4, "cutoff": 3.5}
+OPTIONS = TrainingOptions(epochs=4, batch_size=8, lr=0.01, n_threads=1, ema_decay=0.0)
+REGISTRY = Registry.from_entry_points()
+
+
+@pytest.fixture
+def parents(make_metals, tmp_path):
+    """Artifacts of a potential and of a property model, both on the same metals."""
+    split = split_random(make_metals(32), valid=6, test=0, seed=0)
+    made = {}
+    for name, spec in (
+        ("potential", Spec("painn", PAINN)),
+        ("property", Spec("property", {"body": {"use": "painn", **PAINN}, "targets": ["energy"]})),
+    ):
+        run = Run(tmp_path / name, training=OPTIONS)
+        model = REGISTRY.build("strategy", "direct")(spec, split, run=run)
+        made[name] = (
+            spec,
+            save_artifact(model, tmp_path / f"{name}-artifact", spec=spec, split=split),
+        )
+    return made
+
+
+def transfer(spec, split, run, **options):
+    strategy = REGISTRY.build("strategy", {"use": "transfer", **options})
+    return strategy(spec, split, run=run)
+
+
+def weights_of(model):
+    module = getattr(model, "network", None) or model.potential
+    return {n: p.detach().clone() for n, p in module.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", ["potential", "property"])
+@pytest.mark.parametrize("mode", ["full", "head", "adapters"])
+def test_what_is_frozen_keeps_the_weights_of_the_parent(parents, make_metals, tmp_path, kind, mode):
+    spec, parent = parents[kind]
+    split = split_random(make_metals(24, seed=5), valid=4, test=0, seed=0)
+    child = transfer(
+        spec, split, Run(tmp_path / "run", training=OPTIONS), parent=str(parent), mode=mode
+    )
+    before, after = weights_of(load_artifact(parent).model), weights_of(child)
+    assert set(before) == set(after)
+    changed = {n for n in before if not np.array_equal(before[n].numpy(), after[n].numpy())}
+    in_head = {n for n in before if ".head." in f".{n}" or n.startswith(("heads.", "head."))}
+    assert changed & in_head
+    if mode == "head":
+        assert changed <= in_head
+    if mode == "adapters":
+        assert any("weight" in n for n in changed - in_head)
+        assert not any("table" in n for n in changed - in_head)
+        for n in changed - in_head:  # a change of low rank
+            assert np.linalg.matrix_rank((after[n] - before[n]).numpy(), tol=1e-4) <= 8
+    save_artifact(child, tmp_path / "child", spec=spec, split=split)
+    lineage = read_manifest(tmp_path / "child")["lineage"]
+    assert lineage["mode"] == mode
+    assert lineage["parent_sha256"] == read_manifest(parent)["manifest_sha256"]
+
+
+def test_a_trained_parent_is_better_than_nothing_after_one_epoch(parents, make_metals, tmp_path):
+    spec, parent = parents["potential"]
+    split = split_random(make_metals(24, seed=5), valid=8, test=0, seed=0)
+    short = OPTIONS.replace(epochs=1, lr=1e-6)
+    child = transfer(
+        spec, split, Run(tmp_path / "a", training=short), parent=str(parent), scale="keep"
+    )
+    known = load_artifact(parent).model.predict(split.valid).mean["forces"]
+    np.testing.assert_allclose(child.predict(split.valid).mean["forces"], known, atol=1e-3)
+
+
+def test_layers_by_name_have_their_own_rates(parents, make_metals, tmp_path) -> None:
+    spec, parent = parents["potential"]
+    split = split_random(make_metals(24, seed=5), valid=4, test=0, seed=0)
+    layers = {"embedding": 0, "network.messages.0": 0, "body": 0.1, "head": 1}
+    run = Run(tmp_path / "run", training=OPTIONS)
+    child = transfer(spec, split, run, parent=str(parent), mode="layers", layers=layers)
+    before, after = weights_of(load_artifact(parent).model), weights_of(child)
+    frozen = [n for n in before if "embedding" in n or "messages.0" in n]
+    assert frozen
+    assert all(np.array_equal(before[n], after[n]) for n in frozen)
+    assert not np.array_equal(
+        before["network.messages.1.hidden.weight"], after["network.messages.1.hidden.weight"]
+    )
+    with pytest.raises(ConfigError, match=r"nothing is called 'network\.message'"):
+        transfer(
+            spec,
+            split,
+            Run(tmp_path / "b"),
+            parent=str(parent),
+            mode="layers",
+            layers={"network.message": 0},
+        )
+
+
+def test_parents_that_do_not_fit_are_refused_before_training(parents, make_metals, tmp_path):
+    spec, parent = parents["potential"]
+    split = split_random(make_metals(12, seed=5), valid=2, test=0, seed=0)
+    run = Run(tmp_path / "run", training=OPTIONS)
+    for change, message in (({"cutoff": 4.0}, "cutoff"), ({"width": 16}, "shape|fit")):
+        with pytest.raises(ConfigError, match=message):
+            transfer(spec.replace(**change), split, run, parent=str(parent))
+    other = split_random(make_metals(12, elements=("Cu", "Ni")), valid=2, test=0, seed=0)
+    with pytest.raises(CapabilityError, match="has not seen Ni"):
+        transfer(spec, other, run, parent=str(parent))
+    with pytest.raises(OptionError, match="layers"):
+        transfer(spec, split, run, parent=str(parent), mode="layers")
+    child = transfer(
+        spec,
+        other,
+        Run(tmp_path / "new", training=OPTIONS),
+        parent=str(parent),
+        new_elements="initialise",
+    )
+    assert child.lineage["unseen_elements"] == [28]
+
+
+def test_another_property_is_warned_about_and_gets_a_control(parents, make_metals, tmp_path):
+    _, parent = parents["property"]
+    dataset = make_metals(24, seed=5)
+    dataset = dataset.with_target("band_gap", np.linspace(0, 1, 24))
+    split = split_random(dataset, valid=4, test=0, seed=0)
+    spec = Spec("property", {"body": {"use": "painn", **PAINN}, "targets": ["band_gap"]})
+    child = transfer(spec, split, Run(tmp_path / "run", training=OPTIONS), parent=str(parent))
+    assert set(child.lineage["control"]) == {"from_scratch", "transferred"}
+    assert (tmp_path / "run" / "control" / "metrics.jsonl").exists()
+
+
+def test_transferred_members_form_an_ensemble(parents, make_metals, tmp_path) -> None:
+    spec, parent = parents["potential"]
+    split = split_random(make_metals(24, seed=5), valid=4, test=0, seed=0)
+    strategy = REGISTRY.build(
+        "strategy",
+        {"use": "ensemble", "n_members": 2, "member": {"use": "transfer", "parent": str(parent)}},
+    )
+    model = strategy(spec, split, run=Run(tmp_path / "run", training=OPTIONS))
+    assert model.predict(split.valid).std["energy"].max() > 0
+
+
+def test_an_untrained_model_type_is_told_apart(parents) -> None:
+    assert "start" in build_model(parents["potential"][0], REGISTRY).fit.__annotations__
