@@ -7,27 +7,37 @@ from epitaxy import Component, hookimpl
 _COMPRESSIONS = (".gz", ".xz", ".bz2")
 _TEXT = (".xyz", ".extxyz", ".cif", ".vasp", ".poscar", ".contcar", ".outcar", ".xml", ".cfg")
 _CODES = (".gen", ".xsf", ".res", ".castep", ".cell", ".pwo", ".pwi", ".in", ".out", ".cube")
-_OTHERS = (".traj", ".db", ".json", ".gpw", ".nc", ".lmp", ".data", ".pdb", ".shelx")
+_OTHERS = (".traj", ".db", ".json", ".gpw", ".nc", ".lmp", ".data", ".pdb", ".shelx", ".parquet")
 _SUFFIXES = frozenset((*_TEXT, *_CODES, *_OTHERS))
 _NAMES = ("poscar", "contcar", "outcar", "vasprun", "xdatcar")
 
 
 @hookimpl
 def provide_sources() -> list[Component]:
-    """Offer the reader of files."""
+    """Offer the readers of files."""
     return [
         Component(
             name="files",
             target="epitaxy_files.source:FileSource",
             summary="structures and labels from every file that ASE reads, extxyz and ASE db",
             example={"path": str(Path(__file__).with_name("example.extxyz"))},
-        )
+        ),
+        Component(
+            name="hydragnn",
+            target="epitaxy_files.hydragnn:HydraGnnSource",
+            summary="training, validation and test set of an ADIOS2 file of HydraGNN",
+            needs=("adios2",),
+            extra="adios2",
+            example={"path": str(Path(__file__).with_name("example-hydragnn.bp"))},
+        ),
     ]
 
 
 @hookimpl
 def identify_path(path: Path) -> str | None:
-    """Recognise files by their names; JSON only if it looks like a database of ASE."""
+    """Recognise files by their names, BP5 by its parts, JSON if it looks like a db of ASE."""
+    if (path / "md.idx").is_file() and (path / "data.0").is_file():
+        return "hydragnn"
     if path.is_dir() or not (path.exists() or any(c in str(path) for c in "*?[")):
         return None
     name = path.name.lower()

@@ -124,15 +124,27 @@ class ColumnFileWriter:
             self._engine.PerformDataWrite()
             self._n_bytes = 0
 
-    def put_whole(self, name: str, values: np.ndarray) -> None:
-        """Write an array that is complete, with its shape; no axis may be empty."""
+    def put_block(
+        self, name: str, values: np.ndarray, *, shape: Sequence[int], start: Sequence[int]
+    ) -> None:
+        """Write a block of an array whose whole shape is known.
+
+        Args:
+            name: of the array.
+            values: the block, of any number type.
+            shape: of the whole array.
+            start: where the block begins along each axis.
+        """
         values = to_stored(values)
+        if not values.size:
+            return
         with adios2_errors(self.path, "written"):
-            shape = list(values.shape)
-            variable = self._io.DefineVariable(
-                name, np.empty(1, values.dtype), shape, [0] * len(shape), shape, True
-            )
-            self._put(variable, values)
+            if name not in self._variables:
+                self._variables[name] = self._io.DefineVariable(
+                    name, np.empty(1, values.dtype), list(shape), list(start), list(values.shape)
+                )
+            self._variables[name].SetSelection([list(start), list(values.shape)])
+            self._put(self._variables[name], values)
 
     def set_attribute(
         self, name: str, value: str | Sequence[str] | np.ndarray, *, of: str = ""
