@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -6,7 +8,7 @@ from ase.build import bulk, molecule
 from epitaxy.curation.frames import FrameChecker, FrameChecks
 from epitaxy.dataset import Dataset
 from epitaxy.entry import Entry, Method
-from epitaxy.errors import EntryError
+from epitaxy.errors import EntryError, MissingDependencyError
 
 
 def silicon(**changes: object) -> Entry:
@@ -148,3 +150,10 @@ def test_a_dataset_refuses_labels_that_are_no_numbers_and_names_the_entry(name):
     )
     with pytest.raises(EntryError, match=f"entry x#7: {name} is not finite .* leave a label out"):
         Dataset.from_entries([silicon(), bad])
+
+
+def test_a_missing_scipy_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.spatial", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'epitaxy\[curation\]'"):
+        reason(silicon())
+    assert reason(silicon(), min_distance=0.0) is None

@@ -245,7 +245,7 @@ DEFECTS: dict[str, tuple[str, Callable[[], Iterator[Entry]], tuple[str, ...]]] =
     "AFLOW energy of +77.7 eV/atom": (
         "composition_tables",
         aflow,
-        ("have an unlikely energy, far from", "Br1I1Pb1: +80.", "Gd1Ni5", "Co1Mg1"),
+        ("have an unlikely energy, far from", "(BrIPb): +80.", "(Ni5Gd)", "(MgCo)"),
     ),
     "JARVIS hull distances up to 8.3 eV/atom": (
         "jarvis_leaderboard",
@@ -315,7 +315,7 @@ DEFECTS: dict[str, tuple[str, Callable[[], Iterator[Entry]], tuple[str, ...]]] =
     "311 GGA+U beside 64 GGA": (
         "recorded_responses",
         li_fe_o,
-        ("energies of 2 levels of theory in one set (VASP, GGA+U 311, VASP, GGA 64)",),
+        ("energies of 2 levels of theory in one set (VASP, GGA+U: 311; VASP, GGA: 64)",),
     ),
     "perovskite heats per cell called per atom": (
         "castelli_perov5",

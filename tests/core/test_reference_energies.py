@@ -84,7 +84,7 @@ def test_gross_errors_are_dropped_and_rare_chemistry_is_not():
     assert set(cleaned.ids) == {e.id for e in [*entries, *rare]}
     step = cleaned.history[-1]
     (fact,) = step["reasons"].values()
-    assert fact["examples"][0].startswith("bad-1: +78")
+    assert fact["examples"][0].startswith("bad-1 (O2Ti): +78")
     assert step["spreads"]["VASP, PBE"] < 0.5
 
 

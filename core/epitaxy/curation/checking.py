@@ -54,10 +54,7 @@ def outlier_warnings(dataset: Dataset) -> list[str]:
     for target in ("energy", "formation_energy"):
         found = find_outliers(dataset, target=target)
         if len(found.rows):
-            named = ", ".join(
-                f"{dataset.ids[int(row)] or f'row {row}'}: {excess:+.3g} eV/atom"
-                for row, excess in zip(found.rows[:5], found.excess[:5], strict=True)
-            )
+            named = ", ".join(found.names(dataset)[:5])
             said.append(
                 f"{len(found.rows):,} of {len(dataset):,} entries have an unlikely {target}, far "
                 f"from what the others say of their elements ({named}); `epitaxy clean` drops them"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from epitaxy.composition import compositions as formulas_of
 from epitaxy.curation.frames import Rejections
 from epitaxy.curation.methods import labels_by
 from epitaxy.curation.step import kept
@@ -54,6 +55,14 @@ class Outliers:
     far_excess: np.ndarray
     spreads: Mapping[str, float]
     n_judged: int
+
+    def names(self, dataset: Dataset) -> list[str]:
+        """Return each outlier as "mp-7 (O2Ti): +3.2 eV/atom", the worst first."""
+        formulas = formulas_of(dataset[self.rows])
+        return [
+            f"{dataset.ids[int(row)] or f'row {row}'} ({formula}): {excess:+.3g} eV/atom"
+            for row, formula, excess in zip(self.rows, formulas, self.excess, strict=True)
+        ]
 
     def warning(self, dataset: Dataset, target: str) -> str | None:
         """Return what to say if many entries are far off."""
@@ -165,8 +174,8 @@ def drop_outliers(
     )
     rejections = Rejections(n_seen=len(dataset))
     reason = f"{target} far from what the other entries say of these elements"
-    for row, excess in zip(found.rows.tolist(), found.excess.tolist(), strict=True):
-        rejections.add(reason, f"{dataset.ids[row] or f'row {row}'}: {excess:+.3g} eV/atom")
+    for name in found.names(dataset):
+        rejections.add(reason, name)
     rows = np.delete(np.arange(len(dataset)), found.rows).tolist()
     warning = found.warning(dataset, target)
     facts = {

@@ -52,7 +52,7 @@ def _levels(dataset: Dataset) -> list[str]:
     counts = Counter(method_labels(dataset)[mask].tolist())
     if len(counts) < 2:
         return []
-    shown = ", ".join(f"{label} {n:,}" for label, n in counts.most_common(5))
+    shown = "; ".join(f"{label}: {n:,}" for label, n in counts.most_common(5))
     more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
     return [
         f"energies of {len(counts)} levels of theory in one set ({shown}{more}): they have zeros "
