@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from epitaxy.errors import SplitError
-from epitaxy.folds import matbench_folds
+from epitaxy.folds import matbench_fold_of_ids, matbench_folds
 
 TABLES = Path(__file__).parents[3] / "shared" / "data" / "composition_tables" / "matbench"
 needs_tables = pytest.mark.skipif(
@@ -77,3 +77,41 @@ def test_impossible_folds_are_refused():
         matbench_folds(10, [0, 1, 0, 1])
     with pytest.raises(SplitError, match="class 1 has 2 rows"):
         matbench_folds(10, [1, 1, 0, 0, 0, 0, 0, 0, 0, 0])
+
+
+def test_official_ids_keep_their_folds_in_any_order_and_when_rows_were_dropped():
+    ids = [f"mb-phonons-{row + 1:04d}" for row in range(1265)]
+    whole = matbench_fold_of_ids(ids)
+    for fold, (_, test) in enumerate(matbench_folds(1265)):
+        assert (whole[test] == fold).all()
+    chosen = np.random.default_rng(0).permutation(1265)[:700]
+    assert np.array_equal(matbench_fold_of_ids([ids[row] for row in chosen]), whole[chosen])
+
+
+@needs_tables
+def test_official_folds_of_a_classification_need_all_rows_in_any_order():
+    labels = np.array([text == "1" for text in targets("expt_is_metal")])
+    ids = np.array([f"mb-expt-is-metal-{row + 1:04d}" for row in range(len(labels))])
+    whole = matbench_fold_of_ids(list(ids), labels)
+    for fold, (_, test) in enumerate(matbench_folds(len(labels), labels)):
+        assert (whole[test] == fold).all()
+    order = np.random.default_rng(0).permutation(len(labels))
+    assert np.array_equal(matbench_fold_of_ids(list(ids[order]), labels[order]), whole[order])
+    with pytest.raises(SplitError, match="4918 of the 4921 rows .* --keep-duplicates"):
+        matbench_fold_of_ids(list(ids[3:]), labels[3:])
+    with pytest.raises(SplitError, match="follow from the classes"):
+        matbench_fold_of_ids(list(ids))
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["mp-149"], "'mp-149' is not an id of MatBench"),
+        (["mb-phonons-0001", "mb-steels-001"], "ids of 2 MatBench tasks: phonons, steels"),
+        (["mb-phonons-0001", "mb-phonons-0001"], "occur twice"),
+        (["mb-phonons-9999"], "not between 1 and 1265"),
+    ],
+)
+def test_other_ids_are_refused(ids: list[str], message: str):
+    with pytest.raises(SplitError, match=message):
+        matbench_fold_of_ids(ids)
