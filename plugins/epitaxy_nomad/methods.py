@@ -67,7 +67,7 @@ def read_method(archive: Section, *, run: Section, method: Section) -> Method:
     program = section(run.get("program"))
     name = program.get("name") or simulation.get("program_name") or ""
     version = str(program.get("version") or simulation.get("program_version") or "").split()
-    functional = functional_name(_parts(method) or dft.get("xc_functional_names") or ())
+    functional = functional_name(_parts(method) or _words(dft.get("xc_functional_names")))
     if key := at(method, "xc", "functional_key"):
         functional = functional or str(key)
     kind = str(at(archive, "results", "method", "method_name") or "")
@@ -81,6 +81,10 @@ def read_method(archive: Section, *, run: Section, method: Section) -> Method:
         xc_functional=f"{functional}+U" if functional and has_u else functional,
         settings="; ".join(_settings(simulation, dft, method)),
     )
+
+
+def _words(value: Any) -> list[str]:
+    return [word for word in value if isinstance(word, str)] if isinstance(value, list) else []
 
 
 def _parts(method: Section) -> list[str]:
@@ -115,8 +119,8 @@ def _settings(simulation: Section, dft: Section, method: Section) -> Iterable[st
     if cutoff:
         yield f"cutoff {float(cutoff) * EV:.0f} eV"
     grid = at(method, "k_mesh", "grid")
-    if isinstance(grid, list) and len(grid) == 3:
-        yield "k-mesh " + "x".join(str(int(n)) for n in grid)
+    if isinstance(grid, list) and len(grid) == 3 and all(isinstance(n, int) for n in grid):
+        yield "k-mesh " + "x".join(map(str, grid))
 
 
 def _cutoff(method: Section) -> Any:

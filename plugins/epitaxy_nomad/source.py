@@ -243,9 +243,10 @@ class NomadSource:
             items: list[Any] = list(answer.json["data"])
             if isinstance(total, int):
                 # the service leaves out entries whose archive it cannot read, without a word
-                expected = min(
-                    int(pagination.get("page_size") or self._page_size), total - n_before
-                )
+                size = pagination.get("page_size")
+                if not isinstance(size, int) or not 0 < size < self._page_size:
+                    size = self._page_size
+                expected = min(size, total - n_before)
                 missing = range(n_before + len(items), n_before + expected)
                 items += [{"missing": number} for number in missing]
                 n_before += max(0, expected)

@@ -76,13 +76,15 @@ def from_results(structure: Section) -> Structure:
     """
     names: dict[str, int] = {}
     for species in sections(structure.get("species")):
-        symbols = species.get("chemical_symbols") or []
-        shares = species.get("concentration") or [1.0]
-        if len(symbols) != 1 or abs(shares[0] - 1) > 1e-3:
+        symbols = species.get("chemical_symbols")
+        if not isinstance(symbols, list) or len(symbols) != 1:
+            raise EntryError("disordered sites")
+        shares = array(species.get("concentration") or [1.0], (1,), "concentration")
+        if not abs(shares[0] - 1) <= 1e-3:
             raise EntryError("disordered sites")
         names[str(species.get("name"))] = _number(symbols[0])
     sites = structure.get("species_at_sites")
-    if not isinstance(sites, list) or not sites:
+    if not isinstance(sites, list) or not sites or not all(isinstance(s, str) for s in sites):
         raise EntryError("no structure")
     return _structure(
         [names[name] if name in names else _number(name) for name in sites],

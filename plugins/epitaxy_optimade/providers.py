@@ -101,16 +101,16 @@ def read_facts(client: Client) -> Facts:
         SourceError: it is no OPTIMADE server of version 1, or cannot be reached.
     """
     answer = client.get("v1/info", check=_is_answer).json
-    meta = answer.get("meta") or {}
-    attributes = (answer.get("data") or {}).get("attributes") or {}
+    meta = section(answer.get("meta"))
+    attributes = section(section(answer.get("data")).get("attributes"))
     version = str(attributes.get("api_version") or meta.get("api_version") or "")
     if version.removeprefix("v").partition(".")[0] != "1":
         raise SourceError(
             f"{client.base_url}: this server speaks version {version or 'unknown'} of OPTIMADE; "
             "version 1 is understood. Is it the right address?"
         )
-    provider = meta.get("provider") or {}
-    implementation = meta.get("implementation") or {}
+    provider = section(meta.get("provider"))
+    implementation = section(meta.get("implementation"))
     names = attributes.get("available_licenses_for_entries") or attributes.get("available_licenses")
     license_ = attributes.get("license")
     if isinstance(license_, dict):
@@ -119,7 +119,7 @@ def read_facts(client: Client) -> Facts:
         title=str(provider.get("name") or implementation.get("title") or client.base_url),
         prefix=str(provider.get("prefix") or ""),
         api_version=version,
-        license=str((names or [license_ or ""])[0]),
+        license=str(names[0] if isinstance(names, list) and names else license_ or ""),
         units=_read_units(client),
     )
 
@@ -151,7 +151,7 @@ def _providers(client: Client) -> dict[str, str]:
     return {
         str(link["id"]): _address(link)
         for link in listed
-        if (link.get("attributes") or {}).get("link_type", "external") in ("external", "child")
+        if section(link.get("attributes")).get("link_type", "external") in ("external", "child")
     }
 
 
@@ -171,7 +171,7 @@ def _children(text: str, known: Mapping[str, str], client: MakeClient) -> list[S
     children = {
         str(link["id"]): link
         for link in listed
-        if (link.get("attributes") or {}).get("link_type") == "child" and _address(link)
+        if section(link.get("attributes")).get("link_type") == "child" and _address(link)
     }
     if slash:
         if child not in children:
@@ -184,7 +184,7 @@ def _children(text: str, known: Mapping[str, str], client: MakeClient) -> list[S
     open_ = {
         key: link
         for key, link in children.items()
-        if (link["attributes"].get("aggregate") or "ok") == "ok"
+        if (section(link["attributes"]).get("aggregate") or "ok") == "ok"
     }
     if not open_:
         raise SourceError(
@@ -197,8 +197,13 @@ def _children(text: str, known: Mapping[str, str], client: MakeClient) -> list[S
     ]
 
 
+def section(value: Any) -> Mapping[str, Any]:
+    """Return a JSON object, an empty one if it is something else."""
+    return value if isinstance(value, dict) else {}
+
+
 def _address(link: Mapping[str, Any]) -> str:
-    base = (link.get("attributes") or {}).get("base_url")
+    base = section(link.get("attributes")).get("base_url")
     if isinstance(base, dict):
         base = base.get("href")
     return str(base or "").rstrip("/")
@@ -207,10 +212,11 @@ def _address(link: Mapping[str, Any]) -> str:
 def _read_units(client: Client) -> dict[str, str] | None:
     """Return property -> unit from /info/structures, None if the server has no such page."""
     try:
-        described = client.get("v1/info/structures", check=_is_answer).json["data"]["properties"]
-    except (SourceError, KeyError, TypeError):
+        described = client.get("v1/info/structures", check=_is_answer).json["data"]
+    except SourceError:
         return None
-    return units_of(described)
+    properties = section(described.get("properties"))
+    return units_of(properties) if properties else None
 
 
 def units_of(described: Mapping[str, Any]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from epitaxy_optimade.providers import (
     distinct,
     find_servers,
     read_facts,
+    section,
     units_of,
 )
 from epitaxy_optimade.structures import FIELDS, read_atoms
@@ -153,7 +154,7 @@ class OptimadeSource:
         for part, document in iterate_dump(path):
             self.fraction = part
             if document.get("type") == "info" and document.get("id") == "structures":
-                units = units_of(document.get("properties") or {})
+                units = units_of(section(document.get("properties")))
                 properties = self._properties_of(label, replace(facts, units=units))
             if document.get("type") != "structures" or "id" not in document:
                 continue
@@ -260,12 +261,15 @@ class OptimadeSource:
         else:
             answer = self._first(client, params, server)
         content = answer.json
-        meta = content.get("meta") or {}
-        for warning in meta.get("warnings") or ():
+        meta = section(content.get("meta"))
+        warnings = meta.get("warnings")
+        for warning in warnings if isinstance(warnings, list) else ():
             self._note(f"OPTIMADE provider {server.name} warns: {_detail(warning)}")
-        following = (content.get("links") or {}).get("next")
+        following = section(content.get("links")).get("next")
         if isinstance(following, dict):
             following = following.get("href")
+        if following is not None and not isinstance(following, str):
+            raise SourceError(f"{answer.address}: the link to the next page is {following!r}")
         if meta.get("more_data_available") is False:
             following = None
         if following and "://" not in following:

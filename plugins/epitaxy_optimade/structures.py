@@ -7,7 +7,7 @@ implicit is refused by name: no set of atoms stands for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ def read_atoms(attributes: Mapping[str, Any]) -> Atoms:
         EntryError: the document is disordered, incomplete or contradicts itself; the message is
             the reason, without the name of the document.
     """
-    for feature in attributes.get("structure_features") or ():
+    for feature in _words(attributes.get("structure_features") or [], "structure_features"):
         if feature in _FEATURES:
             raise EntryError(_FEATURES[feature])
     positions = _numbers(attributes.get("cartesian_site_positions"), "cartesian_site_positions")
@@ -70,8 +70,8 @@ def read_atoms(attributes: Mapping[str, Any]) -> Atoms:
     n_sites = attributes.get("nsites")
     if n_sites is not None and n_sites != len(positions):
         raise EntryError("nsites is not the number of positions")
-    names = attributes.get("species_at_sites")
-    if not isinstance(names, list) or len(names) != len(positions):
+    names = _words(attributes.get("species_at_sites"), "species_at_sites")
+    if len(names) != len(positions):
         raise EntryError("species_at_sites has not one species for each position")
     species = _read_species(attributes.get("species"))
     elements = [species[name] if name in species else _element(name) for name in names]
@@ -91,7 +91,7 @@ def _read_cell(attributes: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         if n_periodic not in (None, 0, 3):
             raise EntryError("dimension_types missing")
         types = [int(vectors is not None and n_periodic != 0)] * 3
-    if not isinstance(types, Sequence) or len(types) != 3 or not set(types) <= {0, 1}:
+    if not isinstance(types, list) or len(types) != 3 or any(t not in (0, 1) for t in types):
         raise EntryError("dimension_types is not three times 0 or 1")
     if n_periodic is not None and n_periodic != sum(types):
         raise EntryError("nperiodic_dimensions contradicts dimension_types")
@@ -104,7 +104,7 @@ def _read_cell(attributes: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(vectors, list) or len(vectors) != 3:
         raise EntryError("lattice_vectors is not three vectors")
     for axis, vector in enumerate(vectors):
-        if vector is None or any(component is None for component in vector):
+        if vector is None or (isinstance(vector, list) and None in vector):
             if pbc[axis]:
                 raise EntryError("a periodic direction without a lattice vector")
             continue
@@ -118,11 +118,16 @@ def _read_cell(attributes: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 def _read_species(listed: Any) -> dict[str, int]:
     """Return species name -> atomic number, 0 for a vacancy."""
     found: dict[str, int] = {}
+    if not isinstance(listed, list | None):
+        raise EntryError("species is not a list")
     for species in listed or ():
         try:
-            name, symbols = species["name"], list(species["chemical_symbols"])
+            (name,) = _words([species["name"]], "name of a species")
+            symbols = _words(species["chemical_symbols"], "chemical_symbols")
             shares = [float(share) for share in species.get("concentration") or [1.0]]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, EntryError):
+                raise
             raise EntryError(f"species is not as in the standard: {error!r}") from error
         if species.get("attached"):
             raise EntryError(_FEATURES["site_attachments"])
@@ -135,7 +140,13 @@ def _read_species(listed: Any) -> dict[str, int]:
     return found
 
 
-def _element(symbol: Any) -> int:
+def _words(value: Any, name: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise EntryError(f"{name} missing" if value is None else f"{name} is not a list of words")
+    return value
+
+
+def _element(symbol: str) -> int:
     from ase.data import atomic_numbers
 
     if symbol == "X":

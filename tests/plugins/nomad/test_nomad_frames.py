@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from junk import spoiled
 from nomad_service import EV, data_archive, results_archive, run_archive, strained
 
 from epitaxy.entry import Entry
 from epitaxy.errors import DataError
+from epitaxy_nomad.frames import Wishes, read_frames
 from epitaxy_nomad.methods import functional_name
 from epitaxy_nomad.source import NomadSource
 
@@ -248,6 +250,35 @@ def test_real_densities_of_states_keep_their_integral(tmp_path):
         window = np.linspace(-10, 10, 20001)
         expected = sum(np.trapezoid(np.interp(window, energies, s, 0, 0), window) for s in spins)
         assert np.trapezoid(entry.targets["dos"], dx=0.01) == pytest.approx(expected, rel=5e-3)
+
+
+@pytest.mark.parametrize("kind", ["run", "data", "results"])
+def test_whatever_stands_in_an_archive_a_frame_is_read_or_refused_by_name(kind):
+    frames = strained("Cu", 2)
+    dos = {
+        "energies": [-EV, 0.0, EV],
+        "energy_fermi": 0.0,
+        "total": [{"value": [1.0, 2.0, 3.0]}],
+        "band_gap": [{"energy_highest_occupied": 0.0, "energy_lowest_unoccupied": EV}],
+    }
+    archive = {
+        "run": run_archive("e", frames, dos=[dos]),
+        "data": data_archive("e", frames),
+        "results": results_archive("e", frames[0]),
+    }[kind]
+    wishes = Wishes(frames="all", dos=True)
+    refused: list[str] = []
+    n_read = 0
+    for path, junk, changed in spoiled(archive):
+        found = list(read_frames(changed, wishes, lambda place, reason: refused.append(reason)))
+        n_read += len(found)
+        for frame in found:
+            shape = (len(frame.structure.numbers), 3)
+            assert frame.structure.positions.shape == shape, (path, junk)
+            assert frame.targets.get("forces", np.zeros(shape)).shape == shape, (path, junk)
+    assert n_read > 500
+    assert len(refused) > 20
+    assert all(refused)
 
 
 @pytest.mark.parametrize(

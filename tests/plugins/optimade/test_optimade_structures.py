@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from junk import spoiled
 
 from epitaxy.errors import DataError, OptionError
 from epitaxy_optimade.properties import factor
@@ -119,6 +120,21 @@ def test_documents_that_stand_for_no_atoms_are_counted_and_named(tmp_path, chang
     assert note.startswith("1 of 2 dropped: ")
     assert reason in note
     assert note.endswith("(dump:x-2)")
+
+
+def test_whatever_stands_in_a_document_it_is_read_or_refused_by_name(tmp_path):
+    own = {"_oqmd_delta_e": -0.4, "_mp_stability": {"gga_gga+u": {"energy_above_hull": 0.1}}}
+    changed = [
+        {**doc, "type": "structures", "id": f"x-{i}"}
+        for i, (_, _, doc) in enumerate(spoiled(document(**own)))
+    ]
+    read = source(tmp_path, *changed)
+    n_read = 0
+    for entry in read:
+        assert len(entry.numbers) == len(entry.positions) > 0
+        n_read += 1
+    assert n_read > 100
+    assert n_read + sum(int(note.split()[0]) for note in read.notes) == len(changed)
 
 
 def test_documented_fields_of_providers_become_targets(tmp_path):
