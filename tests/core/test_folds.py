@@ -97,7 +97,7 @@ def test_official_folds_of_a_classification_need_all_rows_in_any_order():
         assert (whole[test] == fold).all()
     order = np.random.default_rng(0).permutation(len(labels))
     assert np.array_equal(matbench_fold_of_ids(list(ids[order]), labels[order]), whole[order])
-    with pytest.raises(SplitError, match="4918 of the 4921 rows .* --keep-duplicates"):
+    with pytest.raises(SplitError, match=r"4918 of the 4921 rows .* --keep-duplicates"):
         matbench_fold_of_ids(list(ids[3:]), labels[3:])
     with pytest.raises(SplitError, match="follow from the classes"):
         matbench_fold_of_ids(list(ids))
