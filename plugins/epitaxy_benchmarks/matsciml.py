@@ -13,7 +13,9 @@ arXiv 2309.05934): lists of rows as the databases give them, converted from LMDB
 Traps: "cart_coords" of OQMD and of Carolina are fractional. OQMD's are compared with the fractional
 coordinates in `sites`; Carolina's are fractional if all lie in one unit interval and would put
 atoms closer than any bond if they were Å. What was corrected is counted in `notes` and tagged.
-MP's corrected energies per atom have MP2020 corrections.
+MP's energies are of several levels: where energy_per_atom and uncorrected_energy_per_atom differ by
+more than any MP2020 correction, the raw energy is a GGA one and the other was put on the scale of
+r2SCAN (MP's mixing scheme); the other raw energies are of either level. Methods say so.
 """
 
 from __future__ import annotations
@@ -62,6 +64,9 @@ _METHODS: dict[str, Method] = {
     "carolina": Method("VASP", "PBE", "Carolina"),
     "lips": Method("VASP", "PBE", "AIMD"),
 }
+_LARGEST_CORRECTION = 5.0  # eV/atom: MP2020's stay below, the zeros of Ac differ by 64
+_MIXED = Method("VASP", "GGA/GGA+U/r2SCAN mixed", "MP's corrections and mixing scheme")
+_EITHER = Method("VASP", "PBE(+U) or r2SCAN", "not stated in the row")
 _SHORTEST_BOND = 0.7  # Å: H2 has 0.74
 _SAME = 1e-3  # of the cell; the text in `sites` has three digits
 
@@ -139,16 +144,19 @@ class MatscimlSource:
         for index, row in enumerate(streaming_json.items(self._path, "item", reading)):
             with explained(f"{self._path}: row {index}", f"MatSciML's {self._kind} set"):
                 name, structure, targets, tags = read(row, index)
-                entry = structure.entry(
-                    targets, id=name, method=self._method, origin=origin, tags=tags
-                )
+                method = self._mp_method(row) if self._kind == "mp" else _METHODS[self._kind]
+                entry = structure.entry(targets, id=name, method=method, origin=origin, tags=tags)
             yield entry
 
-    @property
-    def _method(self) -> Method:
-        if self._kind == "mp" and self._energies == "corrected":
-            return Method("VASP", "PBE(+U)", "MP2020 corrections")
-        return _METHODS[self._kind]
+    def _mp_method(self, row: dict[str, Any]) -> Method:
+        if self._energies == "corrected":
+            return _MIXED
+        raw, mixed = (
+            number(row.get(f"{prefix}energy_per_atom")) for prefix in ("uncorrected_", "")
+        )
+        if raw is None or mixed is None or abs(raw - mixed) <= _LARGEST_CORRECTION:
+            return _EITHER
+        return _METHODS["mp"]
 
     def _lips(self, reading: Reading) -> Iterator[Entry]:
         origin = Origin(url=self._path.name, database="MatSciML lips", license="MIT")

@@ -240,6 +240,9 @@ def test_the_other_devsets_are_read_whole() -> None:
     values, _ = summary.target("formation_energy")
     assert (len(summary), len(set(summary.ids))) == (200, 200)
     assert (values.min(), values.max()) == pytest.approx((-4.47, 0.69), abs=0.01)
+    # raw energies of two levels of theory: those that MP shifted onto r2SCAN's scale are GGA
+    functionals = [summary.method(i).xc_functional for i in range(200)]
+    assert (functionals.count("PBE(+U)"), functionals.count("PBE(+U) or r2SCAN")) == (81, 119)
     _, alexandria = read(MatscimlSource, "matsciml_devsets/alexandria_98.json.gz")
     assert len(alexandria) == 98
     assert alexandria.target("forces")[1].all()
