@@ -60,8 +60,12 @@ def _warn_of_leaks(split: Split) -> None:
     """Say what the parts share; groups only where the split was to keep them whole."""
     from epitaxy.split.leaks import MAX_WORK, leaks
 
-    keeps_groups = split.method.get("groups", "none") in {"composition", *split.dataset.tags}
-    found = leaks(split, None if keeps_groups else "none", max_work=MAX_WORK)
+    groups = str(split.method.get("groups", "none"))
+    if groups != "composition" and (
+        groups not in split.dataset.tags or (split.dataset.tag(groups) == "").any()
+    ):
+        groups = "none"
+    found = leaks(split, groups, max_work=MAX_WORK)
     for line in found.lines():
         log.warning("split: %s; errors on them say little about new structures", line)
 

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, graphene, molecule
 from ase.spacegroup import crystal
 
@@ -134,6 +135,23 @@ def test_a_failure_is_its_own_group_and_never_spacegroup_1(engine):
     grouped = add_groups(dataset_of(bulk("Si"), broken), engine=engine)
     assert grouped.tag(f"spacegroup@{engine}-0.1").tolist() == ["Si_227", "Si_failed"]
     assert grouped.history[-1]["counts"]["n_failed"] == 1
+
+
+@pytest.mark.parametrize("engine", ["moyopy", "spglib"])
+def test_cells_that_are_no_cells_fail_by_themselves_only(engine, capfd):
+    rng = np.random.default_rng(0)
+    frames = [bulk("Si")]
+    for k in range(60):
+        cell = rng.normal(size=(3, 3)) * [1e-3, 1, 100][k % 3]
+        cell[2] = [cell[1] + 1e-9 * cell[0], 0 * cell[0], cell[2] * 1e-6][k % 3]
+        fractions = rng.random((3, 3))
+        fractions[2] = fractions[1]
+        frames.append(Atoms("HHeHg", positions=fractions @ cell, cell=cell, pbc=True))
+    grouped = add_groups(dataset_of(*frames, RUTILE), engine=engine, match=True, prototype=True)
+    labels = grouped.tag(f"spacegroup@{engine}-0.1").tolist()
+    assert labels == ["Si_227", *["HHeHg_failed"] * 60, "O2Ti_136"]
+    assert len(set(same_structures([grouped])[0][[0, 1, -1]])) == 3
+    assert capfd.readouterr().err == ""
 
 
 def test_what_has_no_spacegroup_is_grouped_by_formula():

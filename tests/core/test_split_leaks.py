@@ -13,7 +13,7 @@ from epitaxy.config import read_config
 from epitaxy.curation.groups import add_groups
 from epitaxy.dataset import Dataset
 from epitaxy.entry import Entry
-from epitaxy.errors import SplitError
+from epitaxy.errors import ConfigError, SplitError
 from epitaxy.registry import Registry
 from epitaxy.split import Split, leaks, split_by_group, split_by_ids, split_random, split_together
 from epitaxy.training_data import open_split
@@ -186,6 +186,19 @@ def test_a_training_warns_of_equal_structures_in_two_parts(tmp_path, caplog):
     document["split"] = {"method": "group", "groups": "composition"}
     open_split(read_config(document), Registry.from_entry_points())
     assert not caplog.text
+
+
+def test_a_test_set_of_its_own_needs_no_groups(tmp_path, caplog):
+    add_groups(database("a", metals=SYMBOLS[:6])).save(tmp_path / "set")
+    database("b", metals=SYMBOLS[6:]).save(tmp_path / "own")
+    document = {"dataset": str(tmp_path / "set"), "model": "painn", "test": str(tmp_path / "own")}
+    document["split"] = {"method": "group", "groups": "spacegroup", "valid": 0.2}
+    split = open_split(read_config(document), Registry.from_entry_points())
+    assert len(split.test) == 36
+    assert not caplog.text
+    document["split"] = {"method": "element", "elements": ["Ti"]}
+    with pytest.raises(ConfigError, match=r"split\.method element chooses that part itself"):
+        read_config(document)
 
 
 # --- the command ---

@@ -187,6 +187,18 @@ def test_by_hash_sizes_are_met_on_average():
         split_by_group(dataset, "group", valid=10, assignment="hash")
 
 
+def test_the_seed_decides_by_every_method_that_chooses():
+    for options in (
+        {"method": "group"},
+        {"method": "group", "assignment": "hash"},
+        {"method": "stratified", "by": "band_gap"},
+        {"method": "kfold"},
+        {"method": "element", "elements": ["Fe"]},
+    ):
+        digests = {divide(DATASET, SplitOptions(**options, seed=seed)).digest for seed in range(4)}
+        assert len(digests) == 4, options
+
+
 # --- several datasets ---
 
 

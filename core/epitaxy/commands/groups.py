@@ -58,7 +58,8 @@ def run(args: Namespace) -> int:
         raise StoreError(f"{args.output}: exists; use --overwrite or choose another name")
     dataset = Dataset.open(args.dataset)
     if args.workers is None:  # starting a process takes as long as some hundred structures
-        args.workers = min(len(os.sched_getaffinity(0)), 1 + len(dataset) // 500)
+        n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+        args.workers = min(n_cores or os.cpu_count() or 1, 1 + len(dataset) // 500)
     with _telling() as tell:
         grouped = add_groups(
             dataset,

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from epitaxy.composition import compositions
-from epitaxy.curation.spacegroup import rows_with_structure
+from epitaxy.curation.spacegroup import is_degenerate, rows_with_structure
 from epitaxy.dataset import Dataset
 
 TOLERANCE = 1e-3
@@ -25,6 +25,7 @@ moved by 0.0001 Å are, atoms that moved by 0.01 Å are not."""
 N_BINS = 40
 
 _LARGEST = 1.6  # of |q|, in units of 2 pi / (volume per atom)^(1/3): 17 vectors per atom
+_SKEW = 0.2  # volume over the product of the edges
 _WIDTH = 0.04
 _DEBYE = np.linspace(0.5, 4.0, N_BINS)  # 1/Å, of clusters
 _STRUCTURES_AT_ONCE = 10_000
@@ -101,7 +102,12 @@ def work_of(dataset: Dataset, rows: np.ndarray) -> float:
 
 
 def _powder(cell: np.ndarray, positions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    from ase.geometry import minkowski_reduce
+
     n = len(positions)
+    if abs(np.linalg.det(cell)) < _SKEW * np.prod(np.linalg.norm(cell, axis=1)):
+        # Skew vectors would need indices of the same reciprocal vectors from a far larger box.
+        cell = minkowski_reduce(cell)[0]
     unit = 2 * np.pi / (abs(np.linalg.det(cell)) / n) ** (1 / 3)
     fractions = np.linalg.solve(cell.T, positions.T).T
     # |q| <= limit bounds each index by limit * |a_i| / 2 pi.
@@ -145,13 +151,13 @@ def _closed(cell: np.ndarray, pbc: np.ndarray, positions: np.ndarray) -> np.ndar
     if not pbc.any():
         return None
     if pbc.all():
-        return cell if abs(np.linalg.det(cell)) > 1e-6 else None
+        return None if is_degenerate(cell, len(positions)) else cell
     kept = cell[pbc]
     across = np.linalg.svd(kept)[2][len(kept) :]
     extents = np.ptp(positions @ across.T, axis=0) + 10.0  # Å of vacuum
     # The plane across a chain has no preferred directions: one size for both.
     closed = np.vstack([kept, across * extents.max()])
-    return closed if abs(np.linalg.det(closed)) > 1e-6 else None
+    return None if is_degenerate(closed, len(positions)) else closed
 
 
 def _volumes(dataset: Dataset) -> np.ndarray:

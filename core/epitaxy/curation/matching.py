@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from epitaxy.curation.parallel import map_pieces
-from epitaxy.curation.spacegroup import Tell
+from epitaxy.curation.spacegroup import Tell, is_degenerate
 from epitaxy.dataset import Dataset, Structures
 from epitaxy.errors import DataError
 
@@ -165,13 +165,13 @@ def _reduced(structure: Structure) -> Structure:
 
 
 def to_pymatgen(structures: Structures) -> Iterator[Structure | None]:
-    """Yield pymatgen structures; None for what is not periodic in three directions."""
+    """Yield pymatgen structures; None for what is not periodic, or has no real cell."""
     from pymatgen.core import Element, Structure
 
     numbers, positions, cells, pbc, n_atoms = structures
     ends = np.cumsum(n_atoms)
     for k, (first, end) in enumerate(zip(ends - n_atoms, ends, strict=True)):
-        if not pbc[k].all() or abs(np.linalg.det(cells[k])) < 1e-6:
+        if not pbc[k].all() or is_degenerate(cells[k], end - first):
             yield None
             continue
         species = [Element.from_Z(int(z)) for z in numbers[first:end]]

@@ -87,7 +87,10 @@ def _prototypes_of(piece: Piece, *, engine: Engine, symprec: float) -> list[str]
                         )
                         if engine == "moyopy"
                         else get_protostructure_label_from_spglib(
-                            structure, raise_errors=True, init_symprec=symprec
+                            structure,
+                            raise_errors=True,
+                            init_symprec=symprec,
+                            fallback_symprec=None,  # another tolerance is another label
                         )
                     )
                 except (ValueError, TypeError, AttributeError):

@@ -35,6 +35,10 @@ NO_STRUCTURE = -2
 ATOMS_AT_ONCE = 2_000  # in a piece of work: some tenths of a second
 STRUCTURES_AT_ONCE = 250
 
+_LEAST_VOLUME = 0.1  # Å^3 per atom; hydrogen at 500 GPa has more than 1
+_LEAST_EDGE = 0.2  # Å
+_LEAST_VOLUME_TO_EDGES = 1e-4  # volume over the product of the edges
+
 
 class Piece(NamedTuple):
     """Some structures, and the row of the first."""
@@ -127,13 +131,29 @@ def _numbers_of(piece: Piece, *, engine: Engine, symprec: float) -> list[int]:
         if not pbc[k].all():
             found.append(NOT_PERIODIC)
             continue
-        try:
-            fractions = np.linalg.solve(cells[k].T, positions[first:end].T).T
-        except np.linalg.LinAlgError:
+        if is_degenerate(cells[k], end - first):
             found.append(FAILED)
             continue
-        found.append(find(cells[k], fractions, numbers[first:end], symprec))
+        fractions = np.linalg.solve(cells[k].T, positions[first:end].T).T
+        try:
+            with _silent_stderr():
+                found.append(find(cells[k], fractions, numbers[first:end], symprec))
+        except BaseException as error:
+            if type(error).__module__ != "pyo3_runtime":  # a panic of the Rust code of moyopy
+                raise
+            found.append(FAILED)
     return found
+
+
+def is_degenerate(cell: np.ndarray, n_atoms: int) -> bool:
+    """Whether a cell (3, 3), Å, is too flat or too skew for any analysis."""
+    lengths = np.linalg.norm(cell, axis=1)
+    volume = abs(np.linalg.det(cell))
+    return bool(
+        lengths.min() < _LEAST_EDGE
+        or volume < _LEAST_VOLUME * n_atoms
+        or volume < _LEAST_VOLUME_TO_EDGES * np.prod(lengths)
+    )
 
 
 def _with_moyopy(
@@ -156,8 +176,7 @@ def _with_spglib(
     import spglib
 
     try:
-        with _silent_stderr():
-            found = spglib.get_symmetry_dataset((cell, fractions, numbers), symprec=symprec)
+        found = spglib.get_symmetry_dataset((cell, fractions, numbers), symprec=symprec)
     except spglib.SpglibError:
         return FAILED
     return FAILED if found is None else int(found.number)
@@ -165,7 +184,7 @@ def _with_spglib(
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Drop what the C library prints while it tries again with a smaller tolerance."""
+    """Drop what the libraries print from C and Rust while they try again or give up."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

@@ -103,8 +103,8 @@ def evenly(
 ) -> np.ndarray:
     """Assign groups so that every stratum is divided in the same proportions.
 
-    In each stratum the largest groups come first, equal ones at random, and each goes to the part
-    that lacks most.
+    In each stratum the largest groups come first (by powers of two, at random among those), and
+    each goes to the part that lacks most.
 
     Args:
         counts: (n_groups, n_datasets) structures per group in each dataset.
@@ -123,7 +123,7 @@ def evenly(
     shares = np.array([1 - valid - test, valid, test])
     check_enough(len(counts), int((shares > 0).sum()), name)
     shuffled = np.random.Generator(np.random.PCG64(seed)).permutation(len(counts))
-    order = shuffled[np.lexsort((-counts.sum(axis=1)[shuffled], strata[shuffled]))]
+    order = shuffled[np.lexsort((-_magnitude(counts.sum(axis=1))[shuffled], strata[shuffled]))]
     part_of = np.empty(len(counts), dtype=np.int64)
     filled = np.zeros((3, counts.shape[1]))
     seen = np.zeros(counts.shape[1])
@@ -160,7 +160,7 @@ def by_hash(labels: Sequence[str], *, valid: float, test: float, seed: int) -> n
 
 
 def to_folds(counts: np.ndarray, *, n_folds: int, seed: int, name: str) -> np.ndarray:
-    """Assign groups to folds of nearly equal size, the largest first.
+    """Assign groups to folds of nearly equal size, the largest first (by powers of two).
 
     Returns:
         (n_groups,) int, the fold of each group.
@@ -172,10 +172,15 @@ def to_folds(counts: np.ndarray, *, n_folds: int, seed: int, name: str) -> np.nd
     shuffled = np.random.Generator(np.random.PCG64(seed)).permutation(len(counts))
     filled = np.zeros(n_folds, dtype=np.int64)
     fold_of = np.empty(len(counts), dtype=np.int64)
-    for group in shuffled[np.argsort(-counts[shuffled], kind="stable")]:
+    for group in shuffled[np.argsort(-_magnitude(counts)[shuffled], kind="stable")]:
         fold_of[group] = int(np.argmin(filled))
         filled[fold_of[group]] += counts[group]
     return fold_of
+
+
+def _magnitude(counts: np.ndarray) -> np.ndarray:
+    """Return the power of two below each count: coarse, so that the seed has a say in the order."""
+    return np.asarray(np.floor(np.log2(np.maximum(counts, 1))))
 
 
 def check_enough(n_groups: int, needed: int, name: str, what: str = "parts") -> None:
