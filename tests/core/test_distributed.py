@@ -151,14 +151,16 @@ def test_wrong_rows_and_names_are_refused(mapped: Dataset) -> None:
 
 def test_a_closed_store_says_so(mapped: Dataset) -> None:
     store = DistributedStore(mapped)
-    started = store.prefetch([[0], [1], [2]])
+    started, nearly_done = store.prefetch([[0], [1], [2]]), store.prefetch([[0], [1]])
     next(started)
+    next(nearly_done)
     store.close()
     store.close()
     with pytest.raises(StoreError, match="closed"):
         store.batch([0])
-    with pytest.raises(StoreError, match="closed"):
-        next(started)
+    for batches in (started, nearly_done):
+        with pytest.raises(StoreError, match="closed"):
+            next(batches)
 
 
 def test_a_store_is_not_pickled(mapped: Dataset) -> None:

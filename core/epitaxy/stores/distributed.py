@@ -166,9 +166,10 @@ class DistributedStore:
             IndexError: a row is not in the store; nothing was fetched.
             StoreError: the store is closed.
         """
-        fetch = self._begin(rows)
-        self._wait()
-        return self._received(fetch)
+        with self._lock:
+            fetch = self._ask(rows)
+            self._open_window().flush()
+            return self._unpacked(fetch)
 
     def prefetch(
         self, batches: Iterable[Rows], *, in_background: bool = False
@@ -187,7 +188,7 @@ class DistributedStore:
             OptionError: `in_background` and an MPI library that was started without threads.
         """
         if not in_background:
-            yield from in_turn(batches, begin=self._begin, wait=self._wait, finish=self._received)
+            yield from in_turn(batches, begin=self._begin, wait=self._wait, finish=self._finish)
             return
         if not self._open_window().allows_threads:
             raise OptionError(
@@ -198,16 +199,21 @@ class DistributedStore:
 
     def _begin(self, rows: Rows) -> _Fetch:
         with self._lock:
-            return self._ask(row_numbers(rows, self._n))
+            return self._ask(rows)
 
     def _wait(self) -> None:
         with self._lock:
             if self._window is not None:
                 self._window.flush()
 
-    def _ask(self, rows: np.ndarray) -> _Fetch:
+    def _finish(self, fetch: _Fetch) -> Dataset:
+        with self._lock:
+            return self._unpacked(fetch)
+
+    def _ask(self, wanted: Rows) -> _Fetch:
         """Begin to fetch records: those that lie side by side in one transfer."""
         window = self._open_window()
+        rows = row_numbers(wanted, self._n)
         ptr, n_atoms = self._record_ptr, self.n_atoms[rows]
         first_own, last_own = self._bounds[self._rank : self._rank + 2]
         if not len(rows) or (int(rows.min()) >= first_own and int(rows.max()) < last_own):
@@ -216,18 +222,12 @@ class DistributedStore:
         owners = np.searchsorted(self._bounds, unique, side="right") - 1
         ends = (ptr[unique + 1] - ptr[unique]).cumsum()
         records = np.empty(int(ends[-1]), dtype=np.uint8)
-        is_last = np.ones(len(unique), dtype=bool)
-        is_last[:-1] = (np.diff(unique) != 1) | (np.diff(owners) != 0)
-        last = is_last.nonzero()[0]
-        first = np.concatenate([[0], last[:-1] + 1])
-        begins = np.concatenate([[0], ends[last[:-1]]])
-        sources = ptr[unique[first]] - ptr[self._bounds[owners[first]]]
+        breaks = ((np.diff(unique) != 1) | (np.diff(owners) != 0)).nonzero()[0]
+        first = np.concatenate([[0], breaks + 1])
+        edges = np.concatenate([[0], ends[breaks], ends[-1:]]).tolist()
+        sources = (ptr[unique[first]] - ptr[self._bounds[owners[first]]]).tolist()
         for owner, source, begin, end in zip(
-            owners[first].tolist(),
-            sources.tolist(),
-            begins.tolist(),
-            ends[last].tolist(),
-            strict=True,
+            owners[first].tolist(), sources, edges[:-1], edges[1:], strict=True
         ):
             if owner == self._rank:
                 records[begin:end] = window.local[source : source + end - begin]
@@ -236,7 +236,8 @@ class DistributedStore:
         starts = ends - (ptr[unique + 1] - ptr[unique])
         return _Fetch(records, starts[which], n_atoms)
 
-    def _received(self, fetch: _Fetch) -> Dataset:
+    def _unpacked(self, fetch: _Fetch) -> Dataset:
+        self._open_window()  # own records are read where they lie
         columns = self._layout.unpack(fetch.records, fetch.starts, fetch.n_atoms, self._tables)
         return Dataset(columns, history=self._history)
 
@@ -352,7 +353,8 @@ class DistributedStore:
 
     def close(self) -> None:
         """Give the memory back; all ranks must call it, and wait for each other."""
-        window, self._window = self._window, None
+        with self._lock:  # a thread of `prefetch` may be at work
+            window, self._window = self._window, None
         if window is not None:
             window.close()
         if self._group is not None:
