@@ -65,4 +65,4 @@ def test_ranks_write_one_dataset_and_fail_together(tmp_path, n_ranks):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["done"] * n_ranks
+    assert done.stdout.count("done") == n_ranks
