@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -228,7 +228,9 @@ class OptimadeSource:
         properties = self._properties_of(server.name, facts)
         params = {
             "filter": self._filter or None,
-            "response_fields": ",".join(_response_fields(properties, facts)),
+            "response_fields": ",".join(
+                _response_fields(properties, facts, own={p.name for p in self._own})
+            ),
             "page_limit": min(self._page_limit, self._limit or self._page_limit),
         }
 
@@ -390,14 +392,18 @@ def _no_such_field(known: Property, name: str, units: Mapping[str, str]) -> Opti
     return OptionError(f"mapping: {name} has no field {known.name!r}, only {listed}.{hint}")
 
 
-def _response_fields(properties: tuple[Property, ...], facts: Facts) -> list[str]:
+def _response_fields(
+    properties: tuple[Property, ...], facts: Facts, *, own: Collection[str]
+) -> list[str]:
+    """Return the fields to ask for: those that the server describes, or is likely to have."""
     wanted = [*FIELDS, *(p.name for p in properties), *(f.partition(".")[0] for f in FUNCTIONALS)]
-    known = facts.units
+    prefix = f"_{facts.prefix}_"
+    described = facts.units
     return [
         name
         for name in dict.fromkeys(wanted)
-        if (known is None and (name in FIELDS or name.startswith(f"_{facts.prefix}_")))
-        or (known is not None and name in known)
+        if (name in described if described is not None else not name.startswith("_"))
+        or (described is None and (name in own or name.startswith(prefix)))
     ]
 
 

@@ -303,6 +303,21 @@ def test_links_to_the_next_page_may_be_text_or_objects(registry, tmp_path, strin
     assert len(list(make([f"{server.url}/odbx"], tmp_path))) == 6
 
 
+def test_servers_that_leave_rules_aside_are_read(registry, tmp_path):
+    server, answers = registry
+    for number, structure in enumerate(answers.documents):
+        structure["id"] = 4066011 + number  # as OQMD does
+        structure["attributes"]["_x_gap"] = 0.5 * number
+        del structure["attributes"]["species"], structure["attributes"]["nsites"]
+    found = list(make([f"{server.url}/oqmd"], tmp_path, mapping={"band_gap": "_x_gap"}))
+    assert [entry.id for entry in found] == [f"oqmd:{4066011 + i}" for i in range(6)]
+    assert [float(entry.targets["band_gap"]) for entry in found] == [0.5 * i for i in range(6)]
+    asked = next(r.params for r in server.requests if r.path.endswith("/structures") and r.query)
+    fields = asked["response_fields"].split(",")
+    assert {"_x_gap", "_oqmd_delta_e", "lattice_vectors"} <= set(fields)
+    assert "_mp_stability" not in fields
+
+
 def test_warnings_of_a_server_reach_the_user(registry, tmp_path):
     server, answers = registry
     answers.more = {"warnings": [{"type": "warning", "detail": "the field x is ignored"}]}
