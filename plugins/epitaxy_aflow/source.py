@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from epitaxy.entry import Entry
 from epitaxy.errors import EntryError, OptionError, SourceError
 from epitaxy.protocols import Card
-from epitaxy.web import SYSTEM_CLOCK, Client, Clock, Page, pages
+from epitaxy.web import SYSTEM_CLOCK, Client, Clock, LeftOut, Page, pages
 from epitaxy_aflow import query
 from epitaxy_aflow.entries import LICENSE, QUANTITIES, address_of, read_keywords
 from epitaxy_aflow.files import local_entries
@@ -21,7 +20,6 @@ from epitaxy_aflow.structure import Structure, from_keywords, from_structure_jso
 
 AFLUX = "https://aflow.org/API/aflux/"
 
-_EXAMPLES = 3  # names in a note
 
 Row = tuple[Mapping[str, Any], Structure | None, str]
 
@@ -146,8 +144,7 @@ class AflowSource:
             SourceError: the service refuses, or answers nonsense.
             DataError: a file is damaged.
         """
-        left_out: Counter[str] = Counter()
-        examples: dict[str, list[str]] = {}
+        left_out = LeftOut()
         seen: set[int] = set()
         self.notes, self.fraction = (), None
         try:
@@ -163,18 +160,12 @@ class AflowSource:
                     seen.add(key)
                 except EntryError as error:
                     name, reason = _halves(str(error))
-                    left_out[reason] += 1
-                    examples.setdefault(reason, []).append(name)
-                    del examples[reason][_EXAMPLES:]
+                    left_out.add(name, reason)
                     continue
                 yield self._kept(entry)
             self.fraction = 1.0
         finally:
-            self.notes = tuple(
-                f"{n:,} entries left out: {reason} ({', '.join(examples[reason])}"
-                f"{', ...' if n > _EXAMPLES else ''})"
-                for reason, n in left_out.most_common()
-            )
+            self.notes = left_out.notes()
 
     def _check(self, entry: Entry) -> None:
         """Apply the filters that hold for files and service alike."""

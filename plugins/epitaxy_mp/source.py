@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +12,7 @@ from epitaxy.entry import Entry, Method
 from epitaxy.errors import EntryError, OptionError, SourceError
 from epitaxy.protocols import Card
 from epitaxy.quantities import quantity
-from epitaxy.web import SYSTEM_CLOCK, Client, Clock, Page, pages
+from epitaxy.web import SYSTEM_CLOCK, Client, Clock, LeftOut, Page, pages
 from epitaxy_mp.documents import Documents
 from epitaxy_mp.entries import QUANTITIES, read_document
 from epitaxy_mp.key import GET_ONE, OFFICIAL, find_key
@@ -22,7 +21,6 @@ from epitaxy_mp.query import ENDPOINTS, IDS_PER_REQUEST, LARGEST_PAGE, check_ans
 
 Range = tuple[float, float]
 
-_EXAMPLES = 3  # names in a note
 _LARGEST_CORRECTION = 5.0  # eV/atom; more is another level of theory: r2SCAN of Ac is -68.6 eV
 
 
@@ -178,8 +176,7 @@ class MaterialsProjectSource:
             SourceError: the service refuses, or answers nonsense.
             DataError: a file is damaged.
         """
-        skipped: Counter[str] = Counter()
-        examples: dict[str, list[str]] = {}
+        left_out = LeftOut("document", "documents")
         self.fraction, self.notes = 0.0, ()
         n_mixed = 0
         try:
@@ -191,15 +188,9 @@ class MaterialsProjectSource:
                 except EntryError as error:
                     name, _, reason = str(error).partition(": ")
                     reason = reason.partition(":")[0]
-                    skipped[reason] += 1
-                    examples.setdefault(reason, []).append(name)
-                    del examples[reason][_EXAMPLES:]
+                    left_out.add(name, reason)
         finally:
-            self.notes = tuple(
-                f"{n:,} documents left out: {reason} ({', '.join(examples[reason])}"
-                f"{', ...' if n > _EXAMPLES else ''})"
-                for reason, n in skipped.most_common()
-            )
+            self.notes = left_out.notes()
             if n_mixed:
                 self.notes += (
                     f"{n_mixed:,} documents have energies of PBE shifted to r2SCAN or the other "

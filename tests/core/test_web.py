@@ -72,13 +72,14 @@ def test_a_fault_that_passes_is_tried_again(tmp_path, fake, fault, compress):
         ("truncated", "JSON that is cut or damaged"),
         ("html", "no JSON, of type text/html, but '<html>log in</html>'"),
         ("empty", "an empty answer"),
-        ("slow", "only a part of its answer within 0.3 s"),
+        ("slow", "only a part of its answer within 0.7 s"),
     ],
 )
 def test_a_fault_that_stays_is_named_and_nothing_is_kept(tmp_path, fake, fault, said):
     with Loopback(numbered) as server:
         server.fail(fault, times=None)
-        with make(server, tmp_path, fake, max_attempts=3, timeout=0.3) as client:
+        timeout = 0.7 if fault == "slow" else 60.0
+        with make(server, tmp_path, fake, max_attempts=3, timeout=timeout) as client:
             with pytest.raises(SourceError) as caught:
                 client.get_json("entries", {"page": 1})
             assert said in str(caught.value)

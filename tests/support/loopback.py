@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -52,6 +53,9 @@ class Reply:
         head = {"Content-Type": "application/json", **(headers or {})}
         return cls(json.dumps(value).encode(), status, head)
 
+
+# A proxy of the machine that runs the tests has nothing to do with a server on it.
+os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"]))
 
 Fault = str | Callable[[Reply], Reply]
 NAMED = (

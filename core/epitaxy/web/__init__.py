@@ -2,6 +2,7 @@
 
 from epitaxy.web.client import Answer, Client
 from epitaxy.web.clock import SYSTEM_CLOCK, Clock
+from epitaxy.web.left_out import LeftOut
 from epitaxy.web.pages import Page, pages
 
-__all__ = ["SYSTEM_CLOCK", "Answer", "Client", "Clock", "Page", "pages"]
+__all__ = ["SYSTEM_CLOCK", "Answer", "Client", "Clock", "LeftOut", "Page", "pages"]

@@ -67,7 +67,7 @@ def pages(
         page = fetch(token)
         number += 1
         try:
-            _check_content(page, number, contents)
+            _check_content(page, number, contents, name_of)
             _check_names(page, names, name_of)
             _check_next(page, number, tokens)
         except SourceError:
@@ -92,7 +92,12 @@ def pages(
         token = page.next
 
 
-def _check_content(page: Page, number: int, contents: dict[bytes, int]) -> None:
+def _check_content(
+    page: Page,
+    number: int,
+    contents: dict[bytes, int],
+    name_of: Callable[[Any], str | None] | None,
+) -> None:
     if not page.items:
         if page.next is not None:
             raise SourceError(
@@ -100,7 +105,8 @@ def _check_content(page: Page, number: int, contents: dict[bytes, int]) -> None:
                 "Start again later with refresh=true"
             )
         return
-    digest = _digest(page.items)
+    listed = [item if name_of is None else name_of(item) for item in page.items]
+    digest = _digest(page.items if None in listed else listed)
     earlier = contents.setdefault(digest, number)
     if earlier != number:
         raise SourceError(

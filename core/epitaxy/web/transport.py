@@ -69,6 +69,7 @@ class Transport:
         self._key_help = key_help
         self._max_bytes = max_bytes
         self._rng = rng
+        self._sent_at = 0.0  # when the last request went out, on the monotonic clock
         self._pace = Pace(requests_per_second, clock, {})
         self._http = httpx.Client(
             headers={"User-Agent": f"epitaxy/{version('epitaxy')}"},
@@ -155,6 +156,7 @@ class Transport:
         target = url
         for _ in range(_MOST_MOVES + 1):
             self._pace.wait(target)
+            self._sent_at = self.clock.monotonic()
             headers = {**self._headers_for(target), **extra}
             if content is not None:
                 headers["Content-Type"] = "application/json"
@@ -256,7 +258,6 @@ class Transport:
         Raises:
             TryAgainError: the body is cut or takes too long.
         """
-        start = self.clock.monotonic()
         with self.send(method, url, content, {"Accept": "application/json"}) as response:
             parts: list[bytes] = []
             size = 0
@@ -268,7 +269,7 @@ class Transport:
                         f"{address}: the answer is larger than {self._max_bytes:,} bytes; ask for "
                         "fewer entries per page"
                     )
-                if self.clock.monotonic() - start > self.timeout:
+                if self.clock.monotonic() - self._sent_at > self.timeout:
                     raise TryAgainError(f"sent only a part of its answer within {self.timeout:g} s")
             announced = response.headers.get("content-length", "")
             received = response.num_bytes_downloaded
@@ -282,7 +283,7 @@ class Transport:
         """Return the parsed JSON of a body."""
         try:
             return json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             text = " ".join(body[:_SHOWN].decode("utf-8", "replace").split())
             what = f", of type {kind}," if kind and "json" not in kind else ""
             if not body:
