@@ -230,7 +230,7 @@ class MatbenchSource:
             DataError: the file is damaged or not laid out as MatBench's; the row is named.
         """
         self._reading = reading = Reading([self._path])
-        columns = list(streaming_json.items(self._path, "columns.item", Reading([self._path])))
+        columns = streaming_json.first(self._path, "columns") or []
         inputs = "structure" if self._task.has_structures else "composition"
         wanted = {inputs, self._task.target}
         if not wanted <= set(columns):

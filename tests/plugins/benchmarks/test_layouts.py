@@ -387,6 +387,32 @@ def test_a_cut_file_is_named(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "matbench_phonons.json.gz",
+        "mp-binary-pbe-elasticity.json.gz",
+        "MPtrj_small.json.gz",
+        "id_prop.json.gz",
+        "aflow__Egap__train.csv.xz",
+        "ethanol_reduced_100.xyz.xz",
+        "dsgdb9nsd.xyz.tar.bz2",
+    ],
+)
+def test_the_entries_before_a_cut_are_given(tmp_path: Path, name: str) -> None:
+    path = tmp_path / Path(name).with_suffix("").name  # unpacked
+    WRITERS[name](path, n=400)
+    whole = [entry.id for entry in SOURCES[name](path=path)]
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+    entries = iter(SOURCES[name](path=path))
+    kept = [next(entries).id for _ in range(len(whole) // 8)]
+    with pytest.raises(DataError, match=path.name):
+        kept.extend(entry.id for entry in entries)
+    assert len(kept) >= len(whole) // 8
+    assert kept == whole[: len(kept)]
+
+
+@pytest.mark.parametrize(
     ("name", "place", "message"),
     [
         ("matbench_phonons.json.gz", ["data", 1, 0, "lattice"], r"row 1 \(mb-phonons-0002\)"),
