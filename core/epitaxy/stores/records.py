@@ -113,7 +113,8 @@ def _translated(codes: np.ndarray, own: Sequence[T], to: Sequence[T]) -> np.ndar
     """Return codes of one table as codes of another that holds all its items; -1 stays -1."""
     place = {item: code for code, item in enumerate(to)}
     table = np.array([*(place[item] for item in own), -1], dtype=np.int32)
-    return table[codes]
+    found: np.ndarray = table[codes]
+    return found
 
 
 @dataclass(frozen=True)
@@ -232,9 +233,8 @@ class Layout:
         head = _windows(words, self.head_words)[first_head].view(self.head).reshape(-1)
 
         first_atom = first_head + self.head_words
-        atoms = _windows(words, self.atom_words)[
-            _ragged(first_atom, n_atoms, self.atom_words)
-        ].view(np.float64)  # (n_atoms_total, atom_words)
+        joined = _pieces(records, WORD * first_atom, WORD * self.atom_words * n_atoms)
+        atoms = joined.view(np.float64).reshape(-1, self.atom_words)  # (n_atoms_total, atom_words)
 
         first_number = WORD * (first_atom + n_atoms * self.atom_words)
         n_id_bytes = head["n_id_bytes"].astype(np.int64)
@@ -247,12 +247,12 @@ class Layout:
             targets[name] = np.ascontiguousarray(atoms[:, where]).reshape(len(atoms), *shape)
         return Columns(
             atom_ptr=_pointers(n_atoms),
-            numbers=records[_ragged(first_number, n_atoms)],
+            numbers=_pieces(records, first_number, n_atoms),
             positions=np.ascontiguousarray(atoms[:, :3]),
             cells=np.ascontiguousarray(head["cell"]),
             pbc=np.ascontiguousarray(head["pbc"]),
             ids=Strings(
-                records[_ragged(first_number + n_atoms, n_id_bytes)], _pointers(n_id_bytes)
+                _pieces(records, first_number + n_atoms, n_id_bytes), _pointers(n_id_bytes)
             ),
             method_codes=np.ascontiguousarray(head["method"]),
             origin_codes=np.ascontiguousarray(head["origin"]),
@@ -290,6 +290,13 @@ def _ragged(starts: np.ndarray, counts: np.ndarray, step: int = 1) -> np.ndarray
         index *= step
     index += np.repeat(starts - step * (ends - counts), counts)
     return index
+
+
+def _pieces(records: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return copies of pieces of bytes, one after another: few long copies, no index."""
+    pieces = map(slice, starts.tolist(), (starts + lengths).tolist())
+    joined = bytearray().join(map(records.data.__getitem__, pieces))
+    return np.frombuffer(joined, dtype=np.uint8)
 
 
 def _windows(words: np.ndarray, width: int) -> np.ndarray:

@@ -54,5 +54,5 @@ class Selection:
         if self._pieces is None or not values.size or not values.flags.c_contiguous:
             return values.take(self._atoms, axis=0)
         # The atoms of a structure lie together: 32 long copies instead of 1000 short ones.
-        joined = bytearray().join(map(memoryview(values).__getitem__, self._pieces))
+        joined = bytearray().join(map(values.data.__getitem__, self._pieces))
         return np.frombuffer(joined, dtype=values.dtype).reshape(-1, *values.shape[1:])
