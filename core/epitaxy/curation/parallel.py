@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.synchronize import Event
 from typing import TypeVar
@@ -52,7 +53,8 @@ def map_pieces(
     waiting: deque[Future[Result]] = deque()
     try:
         for piece in pieces:
-            waiting.append(executor.submit(work, piece))
+            with _interrupt_held_back():  # this may start a worker
+                waiting.append(executor.submit(work, piece))
             if len(waiting) > _WAITING_PER_WORKER * n_workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -66,6 +68,19 @@ def map_pieces(
         raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait; processes that start meanwhile never see it, the parent ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(stop: Event) -> None:
