@@ -30,7 +30,6 @@ QUANTITIES = (
 )
 """Everything that an entry may carry."""
 
-LICENSE = "CC-BY-4.0"
 _SCALARS = (
     ("formation_energy", "enthalpy_formation_atom"),
     ("band_gap", "Egap"),
@@ -139,7 +138,6 @@ def read_keywords(
     origin = Origin(
         url=address_of(str(entry.get("aurl") or "")),
         database=database,
-        license=LICENSE,
         retrieved=retrieved,
     )
     if structure is None:  # a table of formulas: an answer of AFLUX that was not asked for more

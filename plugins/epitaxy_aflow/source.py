@@ -14,7 +14,7 @@ from epitaxy.errors import EntryError, OptionError, SourceError
 from epitaxy.protocols import Card
 from epitaxy.web import SYSTEM_CLOCK, Client, Clock, LeftOut, Page, pages
 from epitaxy_aflow import query
-from epitaxy_aflow.entries import LICENSE, QUANTITIES, address_of, read_keywords
+from epitaxy_aflow.entries import QUANTITIES, address_of, read_keywords
 from epitaxy_aflow.files import local_entries
 from epitaxy_aflow.structure import Structure, from_keywords, from_structure_json
 
@@ -131,7 +131,6 @@ class AflowSource:
         return Card(
             title="AFLOW",
             quantities=QUANTITIES,
-            license=LICENSE,
             citation="Curtarolo et al., Comput. Mater. Sci. 58, 227 (2012); Rose et al., Comput. "
             "Mater. Sci. 137, 362 (2017)",
             url="https://aflow.org",

@@ -19,8 +19,6 @@ from epitaxy_mp.key import GET_ONE, OFFICIAL, find_key
 from epitaxy_mp.levels import functional
 from epitaxy_mp.query import ENDPOINTS, IDS_PER_REQUEST, LARGEST_PAGE, check_answer, parameters
 
-Range = tuple[float, float]
-
 _LARGEST_CORRECTION = 5.0  # eV/atom; more is another level of theory: r2SCAN of Ac is -68.6 eV
 
 
@@ -80,11 +78,11 @@ class MaterialsProjectSource:
         material_ids: tuple[str, ...] = (),
         elements: tuple[str, ...] = (),
         exclude_elements: tuple[str, ...] = (),
-        band_gap: Range | None = None,
-        energy_above_hull: Range | None = None,
-        formation_energy: Range | None = None,
-        bulk_modulus: Range | None = None,
-        shear_modulus: Range | None = None,
+        band_gap: tuple[float, float] | None = None,
+        energy_above_hull: tuple[float, float] | None = None,
+        formation_energy: tuple[float, float] | None = None,
+        bulk_modulus: tuple[float, float] | None = None,
+        shear_modulus: tuple[float, float] | None = None,
         n_sites: tuple[int, int] | None = None,
         n_elements: tuple[int, int] | None = None,
         spacegroup: int | None = None,
