@@ -16,7 +16,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-BENCHMARKS = ("graphs", "training_step", "calculator", "stores")
+BENCHMARKS = ("graphs", "training_step", "calculator", "stores", "bp5")
 FOLDER = Path(__file__).parent
 
 

@@ -257,6 +257,7 @@ class ColumnFileReader:
             self._adios = adios2.bindings.ADIOS()
             self._io = self._adios.DeclareIO("epitaxy")
             self._io.SetEngine("BP5")
+            self._io.SetParameters({"Threads": "1"})  # more gain nothing and outlive a fork
             self._engine = self._io.Open(str(self.path), self._mode.ReadRandomAccess)
             self._variables = {}
 

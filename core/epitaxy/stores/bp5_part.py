@@ -26,8 +26,8 @@ from epitaxy.stores.columns import Columns, HashSink, Recorder, Strings, digest_
 
 FORMAT = "epitaxy-dataset-bp5"
 VERSION = 1
-_BLOCK_BYTES = 4 << 20
-"""Bytes of a column that are written at once. Blocks of 1 to 10 MB are read at the speed of
+_BLOCK_BYTES = 1 << 20
+"""Bytes of a column that are written at once. Blocks of 1 to 4 MB are read at the speed of
 numpy; ADIOS2 reads one block of 160 MB at a fifth of it (docs/benchmarks/data.md)."""
 _SHOWN = 100  # texts in an attribute that is meant for people
 _FACTS = "epitaxy"
