@@ -11,7 +11,6 @@ Both are per five-atom cell. Heats are RPBE, gaps GLLB-SC.
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -67,7 +66,6 @@ class CastelliSource:
         """
         self._reading = reading = Reading([self._path])
         origin = Origin(url=self._path.name, database="perov_5 (CDVAE)", license="MIT")
-        csv.field_size_limit(max(csv.field_size_limit(), min(sys.maxsize, 2**20)))
         done = 0
         try:
             with reading.open(self._path) as stream:

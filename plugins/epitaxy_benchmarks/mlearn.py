@@ -8,10 +8,6 @@ xx, yy, zz, xy, yz, xz; in those of Cu and Ni it is xx, yy, zz, xy, xz, yz.
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import json
-import lzma
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -23,12 +19,13 @@ from epitaxy.curation.conventions import Conventions
 from epitaxy.entry import Entry, Method, Origin
 from epitaxy.errors import DataError
 from epitaxy.protocols import Card
+from epitaxy_benchmarks import streaming_json
+from epitaxy_benchmarks.reading import Reading
 
 _ORDERS: Mapping[str, str] = MappingProxyType(
     {"Cu": "xx,yy,zz,xy,xz,yz", "Ni": "xx,yy,zz,xy,xz,yz"}
 )
 _URL = "https://github.com/materialsvirtuallab/mlearn"
-_OPEN: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 class MlearnSource:
@@ -53,6 +50,7 @@ class MlearnSource:
         self._path = Path(path)
         self._group = group
         self._order = stress_order
+        self._reading = Reading()
         if not self._path.is_file():
             raise DataError(f"{self._path}: no such file")
 
@@ -67,6 +65,11 @@ class MlearnSource:
             url=_URL,
         )
 
+    @property
+    def fraction(self) -> float | None:
+        """Part of the file that was read so far."""
+        return self._reading.fraction
+
     def __iter__(self) -> Iterator[Entry]:
         """Yield the frames in the order of the file.
 
@@ -78,7 +81,8 @@ class MlearnSource:
         stem = self._path.name.partition(".")[0]
         origin = Origin(url=f"{_URL} {stem}", database="mlearn", license="BSD-3-Clause")
         method = Method(code="VASP", xc_functional="PBE", settings="PAW, 520 eV")
-        for i, frame in enumerate(self._frames()):
+        self._reading = reading = Reading([self._path])
+        for i, frame in enumerate(self._frames(reading)):
             name = f"{stem}#{i}"
             try:
                 if self._group and frame["group"] != self._group:
@@ -119,15 +123,10 @@ class MlearnSource:
             order = _ORDERS.get(symbols[0], "vasp") if symbols else "vasp"
         return Conventions(stress_unit="kbar", stress_is_pressure=True, stress_order=order)
 
-    def _frames(self) -> list[Any]:
-        opener = _OPEN.get(self._path.suffix.lower(), open)
-        try:
-            with opener(self._path, "rt", encoding="utf-8") as stream:
-                frames = json.load(stream)
-        except (ValueError, EOFError, OSError, lzma.LZMAError) as error:
-            raise DataError(
-                f"{self._path}: damaged, cut or not JSON: {type(error).__name__}: {error}"
-            ) from error
-        if not isinstance(frames, list):
+    def _frames(self, reading: Reading) -> Iterator[Any]:
+        n_frames = 0
+        for frame in streaming_json.items(self._path, "item", reading):
+            yield frame
+            n_frames += 1
+        if not n_frames:
             raise DataError(f"{self._path}: not a list of frames, as mlearn's files are")
-        return frames

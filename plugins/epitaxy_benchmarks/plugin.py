@@ -13,7 +13,7 @@ _SETS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         "mlearn:MlearnSource",
         "the mlearn benchmark (Zuo 2020): Li, Ge, Si, Cu, Ni, Mo from its JSON files",
         "Cu_training.json",
-        (),
+        ("ijson",),
     ),
     (
         "matbench",
