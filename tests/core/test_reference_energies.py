@@ -146,7 +146,9 @@ def test_without_shared_compounds_the_energies_alone_align():
     ]
     known = {e.tags["composition"] for e in entries[:400]}
     kept = entries[:400] + [e for e in entries[400:] if e.tags["composition"] not in known]
-    shifts = find_alignment(Dataset.from_entries(kept)).shifts["VASP, r2SCAN"]
+    found = find_alignment(Dataset.from_entries(kept))
+    shifts = found.shifts["VASP, r2SCAN"]
+    assert found.spread == pytest.approx(0.3, abs=0.05)
     for symbol in ("O", "Ti", "Fe", "Li"):
         assert shifts[symbol] == pytest.approx(SHIFTS[symbol], abs=0.3)
 
@@ -166,6 +168,17 @@ def test_aligning_changes_one_level_only_and_can_be_repeated():
     assert apply(dataset, "align", step["options"]).digest == aligned.digest
     back = apply(dataset, "align", {"onto": "r2SCAN"}).target("energy")[0]
     assert (back == values)[~is_pbe].all()
+
+
+def test_shifts_that_rest_on_too_few_shared_compounds_are_doubted():
+    assert find_alignment(two_levels(n_shared=40)).warnings() == []
+    apart = [
+        *compounds(15, 50),
+        *[entry(f, -0.5, shifts=SHIFTS, xc="LDA") for f in ("Fe7Ti9", "Li9O7", "Ti9O8", "Fe9O7")],
+    ]
+    (warning,) = find_alignment(Dataset.from_entries(apart)).warnings()
+    assert "VASP, LDA: 0 compositions shared for 4 elements" in warning
+    assert "add compounds that both have" in warning
 
 
 def test_elements_of_one_source_alone_are_named_as_undetermined():

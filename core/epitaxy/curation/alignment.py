@@ -41,6 +41,8 @@ class Alignment:
         n_shared: level of theory -> compositions that it shares with `onto`.
         before: level of theory -> eV/atom, spread of the differences at equal composition.
         after: the same once aligned, by differences that the fit has seen.
+        spread: eV/atom, of what references and shifts leave of all energies: their energies of
+            formation.
     """
 
     onto: str
@@ -49,6 +51,17 @@ class Alignment:
     n_shared: Mapping[str, int]
     before: Mapping[str, float]
     after: Mapping[str, float]
+    spread: float
+
+    def warnings(self) -> list[str]:
+        """Return one sentence for every shift that rests on too little."""
+        return [
+            f"{label}: {self.n_shared[label]} compositions shared for {len(shifts)} elements: the "
+            f"shifts also hold what the energies of formation of different compounds differ by "
+            f"(their spread is {self.spread:.2g} eV/atom); add compounds that both have"
+            for label, shifts in self.shifts.items()
+            if self.n_shared[label] < len(shifts)
+        ]
 
     def lines(self) -> list[str]:
         """Return one sentence per level of theory."""
@@ -107,6 +120,8 @@ def align(dataset: Dataset, *, by: str = "method", onto: str = "") -> Dataset:
         counts={"n_seen": len(dataset), "n_changed": n_changed},
         facts={
             "said": found.lines(),
+            "warnings": found.warnings(),
+            "spread": found.spread,
             "shifts": {label: dict(shifts) for label, shifts in found.shifts.items()},
             "undetermined": {label: list(names) for label, names in found.undetermined.items()},
         },
@@ -131,7 +146,7 @@ def _find(
     shared = _shared(formulas_of(dataset)[known], group, per_atom, len(others))
     n_elements = len(counts.elements)
     triangle, solution = _fit(counts, per_atom, group, shared, len(others))
-    table = solution.reshape(1 + len(others), n_elements)
+    table = solution.reshape(1 + len(others), n_elements).copy()
     table[0] = 0.0  # the references themselves stay
     open_part = _undetermined(triangle, 1 + len(others), n_elements)
     present = np.zeros((1 + len(others), n_elements), dtype=bool)
@@ -154,7 +169,12 @@ def _find(
         before[label] = float(np.median(np.abs(difference))) if mine.any() else 0.0
         left = difference - shift[second]
         after[label] = float(np.median(np.abs(left))) if mine.any() else 0.0
-    found = Alignment(onto, shifts, undetermined, n_shared, before, after)
+    references = np.bincount(
+        counts.structures, share * solution[:n_elements][counts.columns], minlength=len(counts)
+    )
+    left = per_atom - shift - references
+    spread = spread_of(left - np.median(left))
+    found = Alignment(onto, shifts, undetermined, n_shared, before, after, spread)
     return found, known, labels, shift * counts.n_atoms
 
 
