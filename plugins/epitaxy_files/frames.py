@@ -28,12 +28,13 @@ class Meter:
     def __init__(self) -> None:
         self.size = 0
         self.stream: BinaryIO | None = None
+        self.known: float | None = None
 
     @property
     def fraction(self) -> float | None:
         """Part of the bytes that were read, or None if that cannot be known."""
         if self.stream is None or not self.size:
-            return None
+            return self.known
         return 1.0 if self.stream.closed else min(1.0, self.stream.tell() / self.size)
 
 
@@ -163,6 +164,8 @@ def iterate_database(path: Path, *, select: str) -> Iterator[tuple[str, Atoms]]:
         for row in rows:
             atoms = row.toatoms()
             atoms.info = {**row.key_value_pairs, **atoms.info}
+            if isinstance(written := row.data.get("epitaxy"), dict):  # by `epitaxy export`
+                atoms.info["epitaxy"] = written
             yield str(row.id), atoms
     except Exception as error:  # sqlite's, JSON's and ASE's errors
         raise DataError(f"{path}: cannot be read as an ASE database: {_brief(error)}") from error

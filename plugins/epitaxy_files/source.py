@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from epitaxy.curation.names import distinct_names
 from epitaxy.entry import Entry, Method, Origin
 from epitaxy.errors import DataError
 from epitaxy.protocols import Card
+from epitaxy.stores.parquet import iterate_parquet
+from epitaxy_files.exported import pop_written, restore
 from epitaxy_files.frames import Meter, iterate_ase, iterate_database, iterate_xyz, plain_name
 from epitaxy_files.labels import explain_missing, known_values, read_targets
 
@@ -120,8 +123,12 @@ class FileSource:
         for path, name in zip(self._files, distinct_names(self._files), strict=True):
             self._meter = Meter()
             origin = Origin(url=name, license=self._license.replace("unknown", ""))
-            for number, atoms in self._frames(path):
-                yield self._entry(atoms, f"{name}#{number}", origin)
+            if self._format == "parquet" or (not self._format and name.endswith(".parquet")):
+                for i, (entry, self._meter.known) in enumerate(iterate_parquet(path)):
+                    yield entry if entry.id else replace(entry, id=f"{name}#{i}")
+            else:
+                for number, atoms in self._frames(path):
+                    yield self._entry(atoms, f"{name}#{number}", origin)
             self._done += 1
 
     def _frames(self, path: Path) -> Iterator[tuple[str, Atoms]]:
@@ -144,13 +151,15 @@ class FileSource:
 
     def _entry(self, atoms: Atoms, name: str, origin: Origin) -> Entry:
         values = known_values(atoms)
+        written = pop_written(values, name)
         try:
             targets = read_targets(atoms, values, mapping=self._mapping)
             volume = float(atoms.cell.volume) if all(atoms.pbc) else None
             targets = self._conventions.convert(targets, n_atoms=len(atoms), volume=volume)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
-        if "energy" not in targets and not self.hints:
+        known = {**targets, **(written or {}).get("targets", {})}
+        if "energy" not in known and not self.hints:
             self.hints = (f"{name}: {explain_missing(values, 'energy', mapping=self._mapping)}",)
         used = set(self._mapping.values())
         tags = {
@@ -158,7 +167,7 @@ class FileSource:
             for key, value in values.items()
             if isinstance(value, str) and len(value) <= _LONGEST_TAG and key not in (*used, "id")
         }
-        return Entry(
+        entry = Entry(
             numbers=np.asarray(atoms.numbers).astype(np.uint8),
             positions=np.array(atoms.positions, dtype=np.float64),
             cell=np.array(atoms.cell.array, dtype=np.float64),
@@ -169,6 +178,7 @@ class FileSource:
             origin=origin,
             tags=MappingProxyType(tags),
         )
+        return entry if written is None else restore(entry, written, method=self._method)
 
 
 def _id(values: Mapping[str, Any], name: str) -> str:
