@@ -52,6 +52,7 @@ def run(args: Namespace) -> int:
 
 def _print_recipe(path: Path, dataset: Dataset) -> None:
     """Print the operations of a history, what came before them as a comment."""
+    from epitaxy.curation.conventions import Conventions
     from epitaxy.curation.recipe import recipe_of, recipe_text
 
     steps = recipe_of(dataset.history)
@@ -59,6 +60,8 @@ def _print_recipe(path: Path, dataset: Dataset) -> None:
         for source in step.get("sources", []) if step.get("operation") == "ingest" else []:
             words = {k: v for k, v in source.items() if k != "card"}
             print(f"# read from {words}")
+        if conventions := step.get("conventions"):
+            print(f"# read with {Conventions(**conventions).flags()}")
     before = next((s["digest_before"] for s in dataset.history if "digest_before" in s), None)
     if before:
         print(f"# digest before the first operation: {before}")
