@@ -7,7 +7,7 @@ its client (mp-api 0.46): ``GET /materials/summary/?_fields=a,b&_limit=1000&_ski
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +107,8 @@ def parameters(endpoint: str, filters: Mapping[str, Any]) -> dict[str, Any]:
                 f"{', '.join(where)} can, and {endpoint} knows {', '.join(sorted(rule.filters))}"
             )
     query: dict[str, Any] = {}
+    if "thermo_type" in given:
+        given["thermo_type"] = spellings(given["thermo_type"])
     for name, parameter in (
         ("chemical_system", "chemsys"),
         ("formula", "formula"),
@@ -137,6 +139,18 @@ def parameters(endpoint: str, filters: Mapping[str, Any]) -> dict[str, Any]:
     if "spacegroup" in given:
         query["spacegroup_number"] = given["spacegroup"]
     return query
+
+
+def spellings(thermo_types: Sequence[str]) -> tuple[str, ...]:
+    """Return the thermo types as the database may spell them.
+
+    Its enumeration says R2SCAN, its documents r2SCAN (a comment in emmet-api's MultiThermoIDQuery
+    says so, and mp-api sends r2SCAN).
+    """
+    found: list[str] = []
+    for name in thermo_types:
+        found += ["R2SCAN", "r2SCAN"] if name.upper() == "R2SCAN" else [name]
+    return tuple(found)
 
 
 def check_answer(answer: Any, key: str) -> None:

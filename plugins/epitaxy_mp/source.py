@@ -321,7 +321,7 @@ class MaterialsProjectSource:
                 {
                     "_fields": "material_id,energy_type,thermo_type,uncorrected_energy_per_atom",
                     "material_ids": ",".join(batch),
-                    "thermo_types": "GGA_GGA+U_R2SCAN,GGA_GGA+U,R2SCAN",
+                    "thermo_types": "GGA_GGA+U_R2SCAN,GGA_GGA+U,R2SCAN,r2SCAN",
                     "_limit": LARGEST_PAGE,
                     "_skip": 0,
                     **{k: v for k, v in self._query.items() if k == "license"},

@@ -163,6 +163,12 @@ def test_filters_go_into_the_query(make):
     assert "structure" in asked["_fields"]
 
 
+def test_r2scan_is_asked_for_in_both_spellings_of_the_database(make):
+    with Loopback(MaterialsProject(2)) as server:
+        list(make(server, endpoint="thermo", thermo_type=("R2SCAN",)))
+        assert server.requests[-1].params["thermo_types"] == "R2SCAN,r2SCAN"
+
+
 def test_what_an_endpoint_cannot_be_asked_is_refused_before_any_request():
     with pytest.raises(OptionError, match=r"'tasks' cannot be asked for band_gap; summary can"):
         MaterialsProjectSource(endpoint="tasks", band_gap=(0, 1))
