@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,6 +78,9 @@ def assert_sound(split, labels=None):
 
 
 DATASET = binaries()
+OFFICIAL = Dataset.from_entries(
+    [replace(entry, id=f"mb-jdft2d-{5 * i + 1:04}") for i, entry in enumerate(DATASET)]
+)
 EVERY_METHOD = [
     {"method": "random"},
     {"method": "group", "test": 0.2},
@@ -98,7 +102,8 @@ EVERY_METHOD = [
     "given", EVERY_METHOD, ids=lambda given: " ".join(map(str, given.values()))
 )
 def test_every_method_is_sound_saved_and_repeatable(tmp_path, given):
-    split = divide(DATASET, SplitOptions(**given, seed=3))
+    dataset = OFFICIAL if given.get("folds") == "matbench" else DATASET
+    split = divide(dataset, SplitOptions(**given, seed=3))
     groups = {"random": None, "folds": None}.get(given["method"], given.get("groups"))
     labels = {None: None, "none": None}.get(groups)
     if given["method"] not in ("random", "folds") and groups != "none":
@@ -106,13 +111,13 @@ def test_every_method_is_sound_saved_and_repeatable(tmp_path, given):
     assert_sound(split, labels)
     assert len(split.test)
     split.save(tmp_path / "split.json")
-    loaded = Split.load(tmp_path / "split.json", DATASET)
+    loaded = Split.load(tmp_path / "split.json", dataset)
     assert loaded.digest == split.digest
     assert loaded.method == split.method
     assert divide_again(loaded).digest == split.digest
     assert divide_again(loaded).method == split.method
     again = SplitOptions(**SplitOptions(**given, seed=3).to_mapping())
-    assert divide(DATASET, again).digest == split.digest
+    assert divide(dataset, again).digest == split.digest
 
 
 def test_a_split_with_labels_of_its_own_cannot_be_repeated():
@@ -403,16 +408,17 @@ def test_a_file_of_folds_that_does_not_fit_is_named(tmp_path, text, message):
         split_by_folds(DATASET, tmp_path / "folds.json")
 
 
-def test_the_official_folds_of_matbench_are_those_of_its_rows():
-    from epitaxy.folds import matbench_folds
+def test_the_official_folds_of_matbench_go_by_the_ids_of_its_entries():
+    from epitaxy.folds import MATBENCH_ROWS, matbench_folds
 
-    split = split_by_folds(DATASET, "matbench", fold=4, valid=0)
-    train, test = matbench_folds(len(DATASET))[4]
-    assert split.rows["test"].tolist() == test.tolist()
-    assert split.rows["train"].tolist() == train.tolist()
-    by_class = split_by_folds(DATASET, "matbench", fold=0, by="kind")
-    _, test = matbench_folds(len(DATASET), DATASET.tag("kind"))[0]
-    assert by_class.rows["test"].tolist() == test.tolist()
+    _, official = matbench_folds(MATBENCH_ROWS["jdft2d"])[4]
+    expected = [f"mb-jdft2d-{row + 1:04}" for row in official if row % 5 == 0 and row < 600]
+    split = split_by_folds(OFFICIAL, "matbench", fold=4, valid=0)
+    assert list(split.test.ids) == expected
+    backwards = split_by_folds(OFFICIAL[::-1], "matbench", fold=4, valid=0)
+    assert sorted(backwards.test.ids) == expected
+    with pytest.raises(SplitError, match="not an id of MatBench"):
+        split_by_folds(DATASET, "matbench")
 
 
 def test_a_random_split_records_what_it_needs_to_be_repeated():

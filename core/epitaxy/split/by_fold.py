@@ -18,7 +18,7 @@ from epitaxy.split.labels import Groups, group_labels
 from epitaxy.split.parts import Split
 
 MATBENCH = "matbench"
-"""In place of a file: the official folds of a MatBench task, from the number of rows."""
+"""In place of a file: the official folds of a MatBench task, by its official ids."""
 
 
 def split_kfold(
@@ -88,8 +88,8 @@ def split_by_folds(
 
     Args:
         dataset: what to divide.
-        folds: a file; or "matbench": the official folds of a MatBench task, whose rows must be
-            complete and in their official order; or the fold of each structure, (n,) int. A file
+        folds: a file; or "matbench": the official folds of a MatBench task, by the official ids
+            of its entries (some may be missing, except in a classification); or the fold of each structure, (n,) int. A file
             is JSON, with the fold of each structure in order, or ``{"id": fold}``, or a
             list of folds that are lists of ids; or CSV with the columns id and fold.
         fold: which one is the test, from 0.
@@ -127,17 +127,14 @@ def split_by_folds(
 
 
 def _matbench(dataset: Dataset, by: str | None) -> np.ndarray:
-    from epitaxy.folds import matbench_folds
+    from epitaxy.folds import matbench_fold_of_ids
     from epitaxy.split.by_target import target_values
 
     classes = None
     if by is not None:
         is_tag = by in dataset.tags and by not in dataset.targets
         classes = dataset.tag(by) if is_tag else target_values(dataset, by)
-    fold_of_row = np.full(len(dataset), -1)
-    for k, (_, test) in enumerate(matbench_folds(len(dataset), classes)):
-        fold_of_row[test] = k
-    return fold_of_row
+    return matbench_fold_of_ids(list(dataset.ids), classes)
 
 
 def _read(path: Path, dataset: Dataset) -> np.ndarray:
