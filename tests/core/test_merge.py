@@ -255,3 +255,18 @@ def test_the_command_merges_appends_and_refuses(tmp_path, capsys):
     assert main(["merge", first, second, "-o", str(tmp_path / "m")]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert json.loads((tmp_path / "m" / "manifest.json").read_text())["n_structures"] == 2
+
+
+def test_info_shows_coverage_mean_inputs_and_format(tmp_path, capsys):
+    first = Dataset.from_entries([entry("x"), entry("y", energy=-4.0)])
+    second = Dataset.from_entries([composition_entry("TiO2", targets={"band_gap": 3.0})])
+    merge({"a": first, "b": second}, tmp_path / "m")
+    assert main(["info", str(tmp_path / "m")]) == 0
+    said = capsys.readouterr().out
+    assert "energy: 2 structures (66.7%), -4 to -1 eV, mean -2.5" in said
+    assert "history: merge; a 2; b 1" in said
+    assert "stored as: epitaxy-dataset\n" in said
+    assert main(["info", str(tmp_path / "m"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["targets"]["energy"]["mean"] == -2.5
+    assert facts["format"] == "epitaxy-dataset"

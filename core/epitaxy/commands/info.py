@@ -33,6 +33,7 @@ def run(args: Namespace) -> int:
     """Print the facts and return 0."""
     from epitaxy.artifact import MANIFEST as OF_ARTIFACT
     from epitaxy.dataset import Dataset
+    from epitaxy.stores.formats import dataset_format
 
     if (args.path / OF_ARTIFACT).exists() and _holds_a_model(args.path / OF_ARTIFACT):
         return _print_artifact(args.path, as_json=args.json)
@@ -41,6 +42,7 @@ def run(args: Namespace) -> int:
         _print_recipe(args.path, dataset)
         return 0
     facts = facts_of(dataset)
+    facts["format"] = dataset_format(args.path)
     if args.verify:
         facts["verified"] = True
     if args.json:
@@ -102,9 +104,17 @@ def facts_of(dataset: Dataset) -> dict[str, Any]:
         rule = quantity(name)
         chosen = np.repeat(mask, n_atoms) if rule.per == "atom" else mask
         values = values[chosen]
-        targets[name] = {"unit": rule.unit, "n_structures": int(mask.sum())}
+        targets[name] = {
+            "unit": rule.unit,
+            "n_structures": int(mask.sum()),
+            "coverage": float(mask.mean()) if len(mask) else 0.0,
+        }
         if values.size:
-            targets[name] |= {"min": float(values.min()), "max": float(values.max())}
+            targets[name] |= {
+                "min": float(values.min()),
+                "mean": float(values.mean()),
+                "max": float(values.max()),
+            }
             if name == "energy":
                 per_atom = values / n_atoms[mask]
                 targets[name]["per_atom"] = [float(per_atom.min()), float(per_atom.max())]
@@ -132,7 +142,9 @@ def _print(path: Path, facts: dict[str, Any]) -> None:
         print(f"method: {said or 'not recorded'}")
     for name, target in facts["targets"].items():
         span = f"{target['min']:.6g} to {target['max']:.6g} " if "min" in target else ""
-        line = f"{name}: {target['n_structures']:,} structures, {span}{target['unit']}"
+        mean = f", mean {target['mean']:.6g}" if "mean" in target else ""
+        line = f"{name}: {target['n_structures']:,} structures ({target['coverage']:.1%}), "
+        line += f"{span}{target['unit']}{mean}"
         if "per_atom" in target:
             line += f" ({target['per_atom'][0]:.4f} to {target['per_atom'][1]:.4f} per atom)"
         print(line)
@@ -148,11 +160,15 @@ def _print(path: Path, facts: dict[str, Any]) -> None:
             words.append(f"{counts['n_dropped']:,} of {counts['n_seen']:,} dropped")
         if "n_changed" in counts:
             words.append(f"{counts['n_changed']:,} of {counts['n_seen']:,} changed")
+        for fact in step.get("inputs", []):
+            if isinstance(fact, dict) and "name" in fact:
+                words.append(f"{fact['name']} {fact.get('n_structures', 0):,}")
         for reason, fact in step.get("reasons", {}).items():
             words.append(f"{reason}: {fact['count']:,}")
         for finding in step.get("findings", []):
             words.append(f"{finding['label']} {finding['verdict']}")
         print(f"history: {'; '.join(words)}")
+    print(f"stored as: {facts['format']}")
     print(f"digest: {facts['digest']}")
     if facts.get("verified"):
         print("verified: every column has the bytes that were written")
