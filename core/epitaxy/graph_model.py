@@ -244,6 +244,14 @@ def has_forces(network: object) -> bool:
     return bool(getattr(getattr(network, "func", network), "has_forces", True))
 
 
+def sees_composition_only(network: object) -> bool:
+    """Whether a network, its class or its factory ignores positions.
+
+    Such a network says so by ``composition_only = True``; its cutoff is 0.
+    """
+    return bool(getattr(getattr(network, "func", network), "composition_only", False))
+
+
 def check_labels(train: Dataset, valid: Dataset, *, run: Run) -> None:
     """Check that what is to be learnt is there.
 

@@ -14,10 +14,11 @@ from epitaxy.graph_model import (
     has_forces,
     refuse_compositions,
     refuse_unknown_elements,
+    sees_composition_only,
     torch_state,
 )
 from epitaxy.graphs.builder import build_batch
-from epitaxy.heads import HeadOptions
+from epitaxy.heads import HeadOptions, kind_of
 from epitaxy.multitask import BranchWith, MultitaskNetwork
 from epitaxy.potential import Potential
 from epitaxy.protocols import Capabilities, Predictions
@@ -81,6 +82,7 @@ class PropertyModel:
         self._network: MultitaskNetwork | None = None
         self._derivatives: frozenset[str] = frozenset()
         self._has_forces = True
+        self._composition_only = False
 
     def __repr__(self) -> str:
         state = "trained" if self._network is not None else "untrained"
@@ -154,6 +156,7 @@ class PropertyModel:
                 head.likelihood_of(quantity(name)) == "gaussian"
                 for name, head in self.targets.items()
             ),
+            composition_only=self._composition_only,
             elements=None if self._network is None else frozenset(self._network.elements),
         )
 
@@ -226,6 +229,7 @@ class PropertyModel:
             elements=sorted(train.elements),
         )
         self._has_forces = has_forces(network.body)
+        self._composition_only = sees_composition_only(network.body)
         network.fit_scales(train, self._branch_index(train, branches))
         return network
 
@@ -268,7 +272,11 @@ class PropertyModel:
         """
         if len(train) == 0:
             raise TrainingError("the training set is empty: check the split")
-        refuse_compositions(train)
+        if sees_composition_only(self._body_factory(run.registry)):
+            self._refuse_positions()
+        else:
+            refuse_compositions(train)
+            refuse_compositions(valid)
         refuse_unknown_elements(train, valid)
         for name, rule in self.targets.items():
             n_labelled = int(train.target(name)[1].sum()) if name in train.targets else 0
@@ -291,6 +299,15 @@ class PropertyModel:
                 f"the training set lacks ({sorted(known)})"
             )
 
+    def _refuse_positions(self) -> None:
+        """Raise `ConfigError` if a target needs positions, which the body does not see."""
+        wrong = [name for name in self.targets if kind_of(quantity(name)) != "structure"]
+        if wrong:
+            raise ConfigError(
+                f"targets: {', '.join(wrong)} cannot follow from the composition alone, and that "
+                f"is all that {self.body.use} sees: take a body that sees the structure"
+            )
+
     def predict(self, dataset: Dataset) -> Predictions:
         """Predict all targets; the probability of 1 for claims.
 
@@ -298,7 +315,8 @@ class PropertyModel:
             CapabilityError: the model is untrained, or does not know an element or a branch.
         """
         network = self.network
-        refuse_compositions(dataset)
+        if not self._composition_only:
+            refuse_compositions(dataset)
         branch = self._branch_index(dataset, network.branches)
         p = next(network.parameters())
         network.eval()
@@ -383,6 +401,7 @@ class PropertyModel:
                 f"was written by another version of epitaxy"
             ) from error
         model._has_forces = has_forces(network.body)
+        model._composition_only = sees_composition_only(network.body)
         fill(network, tensors, title=f"{model!r} ({directory})")
         model._network = network.eval()
         model._derivatives = frozenset(facts["derivatives"])

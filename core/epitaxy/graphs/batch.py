@@ -24,6 +24,8 @@ class GraphBatch(NamedTuple):
         structures: (n_atoms,) int64, index of the structure that an atom belongs to.
         n_atoms_per_structure: (n_structures,) int64.
         volumes: (n_structures,), Å^3; nan where the structure is not periodic in 3 directions.
+        amounts: (n_atoms,) float64, how much of its element in a formula such as "Fe0.98C0.02"
+            an atom stands for; None where every atom stands for itself.
     """
 
     numbers: Tensor
@@ -33,6 +35,7 @@ class GraphBatch(NamedTuple):
     structures: Tensor
     n_atoms_per_structure: Tensor
     volumes: Tensor
+    amounts: Tensor | None = None
 
     @property
     def n_structures(self) -> int:

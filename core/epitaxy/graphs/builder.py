@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from epitaxy.composition import TAG, parse_formula
 from epitaxy.errors import StructureError
 from epitaxy.graphs.batch import GraphBatch
 from epitaxy.graphs.neighbors import (
@@ -43,7 +44,8 @@ def build_batch(
     Args:
         dataset: structures.
         rows: indices into the dataset; all structures if None.
-        cutoff: largest distance of two connected atoms, Å.
+        cutoff: largest distance of two connected atoms, Å; 0 for a network that sees only the
+            composition: no edges, positions are not looked at, formulas give `amounts`.
         dtype: of the vectors and volumes; geometry is computed in float64 and rounded once.
         device: where the tensors go.
 
@@ -51,6 +53,14 @@ def build_batch(
         StructureError: a structure has no usable geometry; the message names its id.
     """
     chosen = dataset.gather(rows)
+    if cutoff == 0:
+        graph = _without_edges(
+            chosen.numbers, chosen.cells, chosen.pbc, chosen.n_atoms, dtype=dtype, device=device
+        )
+        amounts = _amounts(dataset, rows, chosen.numbers, chosen.n_atoms)
+        if amounts is None:
+            return graph
+        return graph._replace(amounts=torch.from_numpy(amounts).to(device))
     try:
         return pack(
             chosen.numbers,
@@ -118,13 +128,15 @@ def pack(
         cells: (n_structures, 3, 3), Å.
         pbc: (n_structures, 3) bool.
         n_atoms: (n_structures,), atoms per structure.
-        cutoff: Å.
+        cutoff: Å; 0 for no edges, as in `build_batch`.
         dtype: of vectors and volumes.
         device: where the tensors go.
 
     Raises:
         StructureError: a structure has no usable geometry, or the cutoff is not positive.
     """
+    if cutoff == 0:
+        return _without_edges(numbers, cells, pbc, n_atoms, dtype=dtype, device=device)
     check_cutoff(cutoff)
     positions = np.ascontiguousarray(positions, dtype=np.float64)
     cells = np.ascontiguousarray(cells, dtype=np.float64)
@@ -155,6 +167,62 @@ def pack(
         n_atoms_per_structure=torch.as_tensor(np.asarray(n_atoms, dtype=np.int64)).to(device),
         volumes=torch.from_numpy(volumes).to(device=device, dtype=dtype),
     )
+
+
+def _without_edges(
+    numbers: np.ndarray,
+    cells: np.ndarray,
+    pbc: np.ndarray,
+    n_atoms: np.ndarray,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> GraphBatch:
+    """Return graphs of atoms alone."""
+    spans = np.abs(np.linalg.det(np.asarray(cells, dtype=np.float64)))
+    volumes = np.where(np.asarray(pbc).all(axis=1), spans, np.nan)
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    return GraphBatch(
+        numbers=torch.as_tensor(np.asarray(numbers, dtype=np.int64)).to(device),
+        centers=none,
+        neighbors=none,
+        vectors=torch.zeros((0, 3), dtype=dtype, device=device),
+        structures=torch.from_numpy(np.repeat(np.arange(len(n_atoms)), n_atoms)).to(device),
+        n_atoms_per_structure=torch.as_tensor(np.asarray(n_atoms, dtype=np.int64)).to(device),
+        volumes=torch.from_numpy(volumes).to(device=device, dtype=dtype),
+    )
+
+
+def _amounts(
+    dataset: Dataset,
+    rows: Sequence[int] | np.ndarray | None,
+    numbers: np.ndarray,
+    n_atoms: np.ndarray,
+) -> np.ndarray | None:
+    """Return (n_atoms,) how much each atom stands for, exact for formulas; None without them.
+
+    Raises:
+        StructureError: a formula does not have the elements of its atoms.
+    """
+    if TAG not in dataset.tags:
+        return None
+    part = dataset if rows is None else dataset[np.asarray(rows)]
+    formulas = part.tag(TAG)
+    if not (formulas != "").any():
+        return None
+    amounts = np.ones(len(numbers))
+    ends = np.cumsum(n_atoms)
+    for row in np.flatnonzero(formulas != ""):
+        atoms = slice(int(ends[row] - n_atoms[row]), int(ends[row]))
+        given = parse_formula(str(formulas[row]))
+        elements, place, count = np.unique(numbers[atoms], return_inverse=True, return_counts=True)
+        if elements.tolist() != sorted(given):
+            raise StructureError(
+                f"{part.ids[int(row)]}: its tag {TAG} is {str(formulas[row])!r}, but its atoms are "
+                f"of other elements: correct the tag, or leave it out where there is a structure"
+            )
+        amounts[atoms] = (np.array([given[int(z)] for z in elements]) / count)[place]
+    return amounts
 
 
 class _Piece(NamedTuple):

@@ -51,7 +51,7 @@ class Graphs:
 
     Args:
         dataset: structures.
-        cutoff: reach of the neighbor lists, Å.
+        cutoff: reach of the neighbor lists, Å; 0 for no edges, as in `build_batch`.
         dtype: floating type of vectors and volumes.
         device: where batches live.
         cache_bytes: memory that graphs may take.
@@ -198,6 +198,15 @@ class _GraphCache:
         self._neighbors = joined("neighbors")
         self._vectors = joined("vectors")
         self._volumes = joined("volumes")
+        self._amounts: Tensor | None = None
+        if any(piece.amounts is not None for piece in pieces):
+            each = [
+                torch.ones_like(piece.numbers, dtype=torch.float64)
+                if piece.amounts is None
+                else piece.amounts
+                for piece in pieces
+            ]
+            self._amounts = torch.cat(each).to(device)
         self._n_atoms = joined("n_atoms_per_structure")
         self._atom_ptr = _pointers(self._n_atoms)
         self._n_edges = torch.cat(n_edges).to(device)
@@ -219,6 +228,7 @@ class _GraphCache:
             structures=torch.repeat_interleave(n_atoms, output_size=atoms.shape[0]),
             n_atoms_per_structure=n_atoms,
             volumes=self._volumes[index],
+            amounts=None if self._amounts is None else self._amounts[atoms],
         )
 
 
@@ -246,8 +256,11 @@ def estimate_edges(dataset: Dataset, *, cutoff: float) -> np.ndarray:
     """Return (n,) about how many directed edges each structure has, from its mean density.
 
     Structures that are not periodic in all directions are counted as complete graphs up to
-    the density of a close-packed metal (0.09 atoms/Å^3, that of copper).
+    the density of a close-packed metal (0.09 atoms/Å^3, that of copper). Without a cutoff, where
+    there are no edges, atoms are counted.
     """
+    if cutoff == 0:
+        return np.asarray(dataset.n_atoms, dtype=np.float64)
     structures = dataset.gather()
     n_atoms = np.asarray(structures.n_atoms, dtype=np.float64)
     sphere = 4.0 / 3.0 * np.pi * cutoff**3

@@ -49,7 +49,7 @@ def batch_by_batch(dataset: Dataset | DistributedStore) -> list[torch.Tensor]:
         parts = iter([dataset[rows] for rows in batches])
     for part in parts:
         graph, labels = LabelledGraphs(part, cache_bytes=0, **place).batch(np.arange(4))
-        tensors += [*graph, *labels]
+        tensors += [tensor for tensor in (*graph, *labels) if tensor is not None]
     return tensors
 
 
