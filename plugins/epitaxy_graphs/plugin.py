@@ -8,7 +8,11 @@ _NETWORKS = (
     ("cgcnn", "cgcnn:CGCNN", "CGCNN: gated convolutions on nearest neighbors (Xie 2018)"),
     ("megnet", "megnet:MEGNet", "MEGNet: edges, atoms and a global state (Chen 2019)"),
     ("mpeu", "mpeu:MPEU", "MPEU: messages with edge updates (Jørgensen 2018, Speckhard 2024)"),
+    ("roost", "roost:Roost", "ROOST: attention over a composition, no structure (Goodall 2020)"),
 )
+_EXAMPLES: dict[str, dict[str, object]] = {
+    "roost": {"width": 12, "n_layers": 2, "hidden": 16},
+}
 _NEEDS = ("torch", "pymatgen", "safetensors")
 
 
@@ -22,6 +26,7 @@ def provide_models() -> list[Component]:
             summary=summary,
             needs=_NEEDS,
             extra="graphs",
+            example=_EXAMPLES.get(name, {}),
         )
         for name, target, summary in _NETWORKS
     ]
