@@ -5,6 +5,7 @@ from epitaxy import Component, hookimpl
 _NETWORKS = (
     ("painn", "painn:PaiNN", "PaiNN: equivariant messages of scalars and vectors (Schütt 2021)"),
     ("schnet", "schnet:SchNet", "SchNet: continuous-filter convolutions (Schütt 2017)"),
+    ("egnn", "egnn:EGNN", "EGNN: messages learnt from both atoms and distance (Satorras 2021)"),
     ("cgcnn", "cgcnn:CGCNN", "CGCNN: gated convolutions on nearest neighbors (Xie 2018)"),
     ("megnet", "megnet:MEGNet", "MEGNet: edges, atoms and a global state (Chen 2019)"),
     ("mpeu", "mpeu:MPEU", "MPEU: messages with edge updates (Jørgensen 2018, Speckhard 2024)"),
@@ -40,4 +41,18 @@ def provide_models() -> list[Component]:
             extra="graphs",
             example={"body": {"use": "painn", "width": 16, "n_layers": 1}, "targets": ["energy"]},
         ),
+    ]
+
+
+@hookimpl
+def provide_commands() -> list[Component]:
+    """Offer the verb that reads published weights."""
+    return [
+        Component(
+            name="convert",
+            target="epitaxy_graphs.convert",
+            summary="make an artifact of published weights (Keras MEGNet)",
+            needs=(*_NEEDS, "h5py"),
+            extra="graphs",
+        )
     ]
