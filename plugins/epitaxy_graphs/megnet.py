@@ -4,14 +4,15 @@ Chen, Ye, Zuo, Zheng, Ong, Chem. Mater. 31, 3564 (2019), arXiv 1812.05055, with 
 TensorFlow code, whose trained weights can be read (`epitaxy_graphs.megnet_keras`).
 
 The convention of the edges: in phi_e the receiving atom comes first, and edges are averaged at the
-receiving atom. Weights that were trained the other way round give wrong numbers for compounds.
+receiving atom (`EDGES`). Weights that were trained the other way round give wrong numbers for
+compounds, while elements stay right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +21,11 @@ from epitaxy.errors import OptionError
 from epitaxy.graphs.batch import GraphBatch
 from epitaxy.graphs.embedding import ElementEmbedding
 from epitaxy.graphs.radial import distances
-from epitaxy.heads import Set2Set, mean_pooling
+from epitaxy.heads import Set2Set, mean_pooling, softmax_per_structure
 from epitaxy_graphs.schnet import ShiftedSoftplus
 
 GAUSSIAN_WIDTH = 0.5  # Å
+EDGES = "phi_e(center, neighbor, edge, state); edges are averaged at the center"
 
 
 class Levels(NamedTuple):
@@ -55,6 +57,8 @@ class MEGNet(nn.Module):
         n_passes: steps of set2set.
         cutoff: largest distance of neighbors, Å.
         n_states: numbers of the global state; they are 0 where nothing is known.
+        readout: "standard", or "released": the LSTM of set2set as in the TensorFlow code, which
+            forgets its cell at each step and has hard sigmoid gates. Released weights need it.
         elements: atomic numbers that get an embedding; all 118 if None.
 
     Raises:
@@ -78,6 +82,7 @@ class MEGNet(nn.Module):
         n_passes: int = 3,
         cutoff: float = 5.0,
         n_states: int = 2,
+        readout: Literal["standard", "released"] = "standard",
         elements: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -96,8 +101,9 @@ class MEGNet(nn.Module):
         self.embedding = ElementEmbedding(embedding_width, elements)
         inputs = [(n_gaussians, embedding_width, n_states)] + [(narrow,) * 3] * (n_blocks - 1)
         self.blocks = nn.ModuleList(Block(n, wide, narrow) for n in inputs)
-        self.read_atoms = Set2Set(narrow, n_steps=n_passes, n_hidden=n_readout)
-        self.read_edges = Set2Set(narrow, n_steps=n_passes, n_hidden=n_readout)
+        kind = ReleasedSet2Set if readout == "released" else Set2Set
+        self.read_atoms: nn.Module = kind(narrow, n_steps=n_passes, n_hidden=n_readout)
+        self.read_edges: nn.Module = kind(narrow, n_steps=n_passes, n_hidden=n_readout)
         self.head = self.new_head(1)
 
     def new_head(self, n_out: int) -> nn.Module:
@@ -155,7 +161,8 @@ class Block(nn.Module):
     """Two dense layers on edges, atoms and state, then eqs. 1-3, with the block's input added.
 
     e' = phi_e(v_center, v_neighbor, e, u);  v' = phi_v(mean of e' at the center, v, u);
-    u' = phi_u(mean of e', mean of v', u). In the first block the input of the sum is that after
+    u' = phi_u(mean of e', mean of v', u). The last layer of each phi is linear, as in the released
+    code (its text lets one expect otherwise). In the first block the input of the sum is that after
     the dense layers, in later blocks that before them.
     """
 
@@ -163,9 +170,9 @@ class Block(nn.Module):
         super().__init__()
         self.is_first = inputs[1] != narrow or inputs[0] != narrow or inputs[2] != narrow
         self.dense = nn.ModuleList(layers(n, wide, narrow) for n in inputs)
-        self.edge = layers(4 * narrow, wide, wide, narrow)
-        self.atom = layers(3 * narrow, wide, wide, narrow)
-        self.state = layers(3 * narrow, wide, wide, narrow)
+        self.edge = layers(4 * narrow, wide, wide, narrow)[:-1]
+        self.atom = layers(3 * narrow, wide, wide, narrow)[:-1]
+        self.state = layers(3 * narrow, wide, wide, narrow)[:-1]
 
     def forward(
         self, e: Tensor, v: Tensor, u: Tensor, graph: GraphBatch
@@ -186,6 +193,42 @@ class Block(nn.Module):
         return e + before[0], v + before[1], u + before[2]
 
 
+class ReleasedSet2Set(nn.Module):
+    """`epitaxy.heads.Set2Set` with the LSTM of the released TensorFlow code.
+
+    The released loop assigns the new cell to a name that is not read again, so that each step
+    begins with an empty cell, and its gates are Keras' hard sigmoid, clip(0.2 x + 0.5, 0, 1).
+    Source: megnet 1.3.2, ``megnet/layers/readout/set2set.py`` (BSD-3).
+
+    Args:
+        width: of the features.
+        n_steps: passes.
+        n_hidden: width of the memory.
+    """
+
+    def __init__(self, width: int, *, n_steps: int, n_hidden: int) -> None:
+        super().__init__()
+        self.n_steps, self.n_hidden = n_steps, n_hidden
+        self.memory = nn.Linear(width, n_hidden)
+        self.gates = nn.Linear(2 * n_hidden, 4 * n_hidden)
+
+    def forward(self, features: Tensor, structures: Tensor, n_structures: int) -> Tensor:
+        """Return (n_structures, 2 n_hidden)."""
+        m = self.memory(features)
+        q_star = m.new_zeros((n_structures, 2 * self.n_hidden))
+        for _ in range(self.n_steps):
+            write, _keep, new, show = self.gates(q_star).chunk(4, dim=-1)
+            q = _hard_sigmoid(show) * torch.tanh(_hard_sigmoid(write) * torch.tanh(new))
+            a = softmax_per_structure((m * q[structures]).sum(dim=-1), structures, n_structures)
+            r = m.new_zeros((n_structures, self.n_hidden))
+            q_star = torch.cat([q, r.index_add(0, structures, a[:, None] * m)], dim=-1)
+        return q_star
+
+
+def _hard_sigmoid(x: Tensor) -> Tensor:
+    return (0.2 * x + 0.5).clamp(0.0, 1.0)
+
+
 def layers(*sizes: int) -> nn.Sequential:
     """Return dense layers, each followed by the shifted softplus."""
     found: list[nn.Module] = []
@@ -194,4 +237,4 @@ def layers(*sizes: int) -> nn.Sequential:
     return nn.Sequential(*found)
 
 
-__all__ = ["MEGNet"]
+__all__ = ["EDGES", "GAUSSIAN_WIDTH", "MEGNet"]
