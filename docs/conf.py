@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ html_title = f"epitaxy {release}"
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": False}
+napoleon_use_ivar = True  # attributes are fields anyway: described once
 autodoc_mock_imports: list[str] = []
 suppress_warnings = ["myst.xref_missing", "myst.header"]
 
@@ -54,6 +56,18 @@ def write_component_pages(app: Any) -> None:
     (folder / "components.md").write_text("\n".join(lines))
 
 
+def escape_markup(
+    app: Any, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """Let "(n, *shape)" and "|F|" in docstrings stand as they are; ``code`` is left alone."""
+    for index, line in enumerate(lines):
+        if not line.startswith(".."):
+            pieces = line.split("``")
+            pieces[::2] = [re.sub(r"(?<!\\)([*|])(?=\S)", r"\\\1", piece) for piece in pieces[::2]]
+            lines[index] = "``".join(pieces)
+
+
 def setup(app: Any) -> None:
     """Hook the page writer into the build."""
     app.connect("builder-inited", write_component_pages)
+    app.connect("autodoc-process-docstring", escape_markup, priority=900)

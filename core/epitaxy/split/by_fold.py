@@ -89,9 +89,10 @@ def split_by_folds(
     Args:
         dataset: what to divide.
         folds: a file; or "matbench": the official folds of a MatBench task, by the official ids
-            of its entries (some may be missing, except in a classification); or the fold of each structure, (n,) int. A file
-            is JSON, with the fold of each structure in order, or ``{"id": fold}``, or a
-            list of folds that are lists of ids; or CSV with the columns id and fold.
+            of its entries (some may be missing, except in a classification); or the fold of each
+            structure, (n,) int. A file is JSON, with the fold of each structure in order, or
+            ``{"id": fold}``, or a list of folds that are lists of ids; or CSV with the columns id
+            and fold.
         fold: which one is the test, from 0.
         by: with "matbench", the tag or target with the classes of a classification task.
         groups: what stays together between training and validation, as in `split_by_group`.

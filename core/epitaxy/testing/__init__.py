@@ -1,5 +1,7 @@
 """The conformance kit: checks that any plugin, ours or a stranger's, runs on itself.
 
+Use it in a test::
+
     import pytest
     from epitaxy.testing import checks_for
 
