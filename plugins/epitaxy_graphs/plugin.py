@@ -9,9 +9,18 @@ _NETWORKS = (
     ("cgcnn", "cgcnn:CGCNN", "CGCNN: gated convolutions on nearest neighbors (Xie 2018)"),
     ("megnet", "megnet:MEGNet", "MEGNet: edges, atoms and a global state (Chen 2019)"),
     ("mpeu", "mpeu:MPEU", "MPEU: messages with edge updates (Jørgensen 2018, Speckhard 2024)"),
+    ("cgat", "cgat:CGAT", "CGAT: attention over neighbor shells, no distances (Schmidt 2021)"),
     ("roost", "roost:Roost", "ROOST: attention over a composition, no structure (Goodall 2020)"),
 )
 _EXAMPLES: dict[str, dict[str, object]] = {
+    "cgat": {
+        "width": 12,
+        "edge_width": 10,
+        "n_layers": 3,
+        "n_heads": 2,
+        "head_widths": [24, 12],
+        "cutoff": 6.0,
+    },
     "roost": {"width": 12, "n_layers": 2, "hidden": 16},
 }
 _NEEDS = ("torch", "pymatgen", "safetensors")
