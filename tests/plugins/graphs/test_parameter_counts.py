@@ -1,9 +1,13 @@
 """The networks have exactly as many parameters as those of the papers."""
 
+import json
+
+import pytest
 import torch
 
 from epitaxy.heads import HeadOptions
 from epitaxy.multitask import MultitaskNetwork
+from epitaxy_graphs.cgat import CGAT
 from epitaxy_graphs.cgcnn import CGCNN
 from epitaxy_graphs.megnet import MEGNet
 from epitaxy_graphs.mpeu import MPEU
@@ -38,3 +42,28 @@ def test_mpeu_of_solids_and_molecules() -> None:
     assert n_parameters(MPEU(width=256, elements=range(1, 82))) == 2_555_264
     assert n_parameters(MPEU(width=64, elements=[1, 6, 7, 8, 9])) == 173_152
     assert n_parameters(with_head(MPEU(width=64, elements=[1, 6, 7, 8, 9]))) == 173_152
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_all"),
+    [
+        ({}, 117_599_692),
+        ({"n_heads": 5, "edge_width": 128}, 61_245_260),
+        ({"n_heads": 6, "edge_width": 128}, 63_956_812),
+    ],
+    ids=["paper", "defaults of the code", "six heads"],
+)
+def test_cgat_as_its_code_builds_it(tmp_path, sizes, n_all) -> None:
+    """Elements are the 200 numbers of matscholar; nothing is allocated."""
+    vectors = tmp_path / "vectors.json"
+    vectors.write_text(json.dumps({"Na": [0.1] * 200}))
+    with torch.device("meta"):
+        network = CGAT(
+            **sizes,
+            node_update="released",
+            edge_update="released",
+            element_vectors=str(vectors),
+        )
+    assert n_parameters(network) == n_all
+    assert n_parameters(network.head) == 3_018_633
+    assert n_parameters(network.composition) == 553_023
