@@ -1,0 +1,1 @@
+"""Composition features and scikit-learn models on tables of features."""
