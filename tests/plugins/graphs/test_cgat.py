@@ -135,7 +135,7 @@ def learner(**body):
 def test_a_property_of_the_ordering_is_learnt(tmp_path) -> None:
     ordered = orderings()
     model = learner()
-    options = TrainingOptions(epochs=25, batch_size=8, lr=0.004, n_threads=1, ema_decay=0.0)
+    options = TrainingOptions(epochs=40, batch_size=8, lr=0.003, n_threads=1, ema_decay=0.0)
     model.fit(ordered[:72], ordered[72:80], run=Run(tmp_path, training=options))
     found = model.predict(ordered[80:])
     truth, _ = ordered[80:].target("formation_energy")
