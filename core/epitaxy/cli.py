@@ -28,6 +28,7 @@ CORE_VERBS = MappingProxyType(
         "merge": "make one dataset of several, or a dataset longer",
         "export": "write a dataset as extended xyz, ASE database or parquet",
         "train": "train the model that a configuration file describes",
+        "learning-curve": "train on growing subsets and compare ways to train",
         "evaluate": "compare a model with the labels of a dataset",
         "report": "write the report of a run",
         "plugins": "list the plugins and what they offer",

@@ -104,6 +104,23 @@ def load_config(
         ConfigError: the file cannot be read, or a key or value is wrong; the message names file
             and line.
     """
+    document, lines = read_document(path, overrides=overrides, output=output)
+    return read_config(document, name=str(path), lines=lines, registry=registry)
+
+
+def read_document(
+    path: Path | str, *, overrides: Sequence[str] = (), output: Path | str | None = None
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the keys of a config file, changed as asked, and "section.key" -> line number.
+
+    Args:
+        path: a YAML (or JSON) file.
+        overrides: changes like "training.epochs=10", as given to ``--set``.
+        output: another folder than the one in the file.
+
+    Raises:
+        ConfigError: the file cannot be read, or an override is not one.
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -117,7 +134,7 @@ def load_config(
     if output is not None:
         document["output"] = str(output)
     document.setdefault("output", f"runs/{path.stem}")
-    return read_config(document, name=str(path), lines=lines, registry=registry)
+    return document, lines
 
 
 def read_config(

@@ -88,7 +88,7 @@ def train(
         text = yaml.safe_dump(
             _in_full(config, registry).to_mapping(), sort_keys=False, allow_unicode=True
         )
-        _write_text(output / CONFIG, text)
+        write_text(output / CONFIG, text)
         split.save(output / SPLIT)
         model = strategy(config.model, split, run=run)
     except EpitaxyError:
@@ -98,9 +98,9 @@ def train(
             path.write_bytes(content)
         raise
     metrics = {
-        name: _numbers(evaluated)
+        name: numbers_of(evaluated)
         for name, part in (("valid", split.valid), ("test", split.test))
-        if (evaluated := _evaluate(model, part, name)) is not None
+        if (evaluated := evaluate_part(model, part, name)) is not None
     }
     path = save_artifact(
         model,
@@ -160,7 +160,14 @@ def _remove_start(output: Path) -> None:
             output.rmdir()
 
 
-def _evaluate(model: Model, part: Dataset, name: str) -> Evaluation | None:
+def evaluate_part(model: Model, part: Dataset, name: str) -> Evaluation | None:
+    """Return the errors of a model on a part; None if the part is empty or has no labels.
+
+    Args:
+        model: trained.
+        part: structures with labels.
+        name: what the log calls the part.
+    """
     from epitaxy.errors import DataError
     from epitaxy.evaluation.metrics import evaluate
 
@@ -174,7 +181,8 @@ def _evaluate(model: Model, part: Dataset, name: str) -> Evaluation | None:
         return None
 
 
-def _numbers(evaluation: Evaluation) -> dict[str, Any]:
+def numbers_of(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the errors of an evaluation, overall and by group, ready for JSON."""
     numbers: dict[str, Any] = {
         name: value if math.isfinite(value) else None
         for name, value in evaluation.numbers().items()
@@ -192,7 +200,7 @@ def _numbers(evaluation: Evaluation) -> dict[str, Any]:
     return numbers
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a small file to the side, then rename it.
 
     Raises:

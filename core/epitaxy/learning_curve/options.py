@@ -1,0 +1,198 @@
+"""The section of a config file that describes a learning curve, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from epitaxy.config import Config, read_config, read_document
+from epitaxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from epitaxy.registry import Registry
+
+SECTION = "learning_curve"
+_ARM_SECTIONS = ("model", "strategy", "training", "dtype", "device")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveOptions:
+    """The ``learning_curve:`` section of a config file.
+
+    Attributes:
+        sizes: training structures of each point: whole numbers, or parts of the training part
+            between 0 and 1.0 (written with a point).
+        seeds: of the subsets and of the trainings, or how many (3 means 0, 1, 2).
+        arms: name -> changes of the file's model, strategy, training, dtype or device; a section
+            that names another component replaces that of the file, else it is merged into it.
+        metric: number on the test set that counts, as energy_mae or band_gap_rmse; by default
+            the MAE of the first target.
+        valid: "scaled": the validation part shrinks with the training part (at least one
+            structure), so that no labels are hidden in it; "fixed": all of it at every size.
+        elements: "refuse" subsets that lack an element of validation or test; "cover": each
+            order begins with structures that show every element of the training part.
+        reference: arm that others are compared with; the first by default.
+        artifacts: whether the model of each point is kept.
+        extrapolate: whether equal errors are looked for beyond ten times the measured sizes.
+    """
+
+    sizes: Sequence[float | int]
+    seeds: Sequence[int] | int = 3
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"model": {}})
+    metric: str | None = None
+    valid: Literal["scaled", "fixed"] = "scaled"
+    elements: Literal["refuse", "cover"] = "refuse"
+    reference: str | None = None
+    artifacts: bool = True
+    extrapolate: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: one is out of range; the message names it.
+        """
+        if not self.sizes:
+            raise ConfigError("learning_curve: sizes is empty; give at least one")
+        for size in self.sizes:
+            if not (size >= 1 if isinstance(size, int) else 0 < size <= 1):
+                raise ConfigError(
+                    f"learning_curve: size {size!r}; allowed: whole numbers from 1, or parts of "
+                    f"the training part from above 0 to 1.0"
+                )
+        seeds = self.all_seeds
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise ConfigError(
+                f"learning_curve: seeds is {self.seeds!r}; give different whole numbers from 0, or "
+                f"how many"
+            )
+        if not self.arms:
+            raise ConfigError("learning_curve: arms is empty; name at least one: {scratch: {}}")
+        for name in self.arms:
+            if not name or name.startswith(".") or set(name) & set('/\\:"'):
+                raise ConfigError(f"learning_curve: arm {name!r}: its name must do for a folder")
+        if self.reference is not None and self.reference not in self.arms:
+            raise ConfigError(
+                f"learning_curve: reference {self.reference!r} is no arm; there are "
+                f"{', '.join(self.arms)}"
+            )
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds as numbers."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON or YAML."""
+        return {
+            "sizes": list(self.sizes),
+            "seeds": list(self.all_seeds),
+            "arms": {name: dict(changes) for name, changes in self.arms.items()},
+            "metric": self.metric,
+            "valid": self.valid,
+            "elements": self.elements,
+            "reference": self.reference or next(iter(self.arms)),
+            "artifacts": self.artifacts,
+            "extrapolate": self.extrapolate,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveConfig:
+    """A learning curve, checked.
+
+    Attributes:
+        arms: name -> the training that it means; data, split, seed and output are the same.
+        options: sizes, seeds and the like.
+    """
+
+    arms: Mapping[str, Config]
+    options: CurveOptions
+
+    @property
+    def base(self) -> Config:
+        """The first arm: what all arms share is read from it."""
+        return next(iter(self.arms.values()))
+
+
+def load_curve(
+    path: Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    output: Path | str | None = None,
+    registry: Registry | None = None,
+) -> CurveConfig:
+    """Read a config file with a ``learning_curve:`` section; arguments as `load_config`.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is wrong.
+    """
+    document, lines = read_document(path, overrides=overrides, output=output)
+    return read_curve(document, name=str(path), lines=lines, registry=registry)
+
+
+def read_curve(
+    document: Mapping[str, Any],
+    *,
+    name: str = "config",
+    lines: Mapping[str, int] | None = None,
+    registry: Registry | None = None,
+) -> CurveConfig:
+    """Turn the content of a config file into a `CurveConfig`; arguments as `read_config`.
+
+    Raises:
+        ConfigError: a key or value is wrong.
+    """
+    from epitaxy.options import check_options
+
+    base = dict(document)
+    section = base.pop(SECTION, None)
+    if not isinstance(section, Mapping):
+        raise ConfigError(
+            f"{name}: a learning curve needs the section learning_curve: {{sizes: [...], seeds: "
+            f"[...], arms: {{...}}}}"
+        )
+    options = CurveOptions(**check_options(f"{name}: {SECTION}", CurveOptions, section))
+    arms = {}
+    for arm, changes in options.arms.items():
+        if wrong := sorted(set(changes or {}) - set(_ARM_SECTIONS)):
+            raise ConfigError(
+                f"{name}: learning_curve: arm {arm!r} changes {', '.join(wrong)}; an arm may "
+                f"change {', '.join(_ARM_SECTIONS)}: data and test set are the same for all"
+            )
+        merged = {**base, **{k: _merged(base.get(k), v) for k, v in (changes or {}).items()}}
+        arms[arm] = read_config(merged, name=f"{name}, arm {arm}", lines=lines, registry=registry)
+    return CurveConfig(arms=arms, options=options)
+
+
+def sizes_of(options: CurveOptions, n_train: int) -> list[int]:
+    """Return the numbers of training structures, ascending.
+
+    Raises:
+        ConfigError: one is larger than the training part, or two are the same.
+    """
+    found = []
+    for size in options.sizes:
+        n = size if isinstance(size, int) else max(1, round(size * n_train))
+        if n > n_train:
+            raise ConfigError(
+                f"learning_curve: size {size:,}: the training part has only {n_train:,} structures"
+            )
+        if n in found:
+            raise ConfigError(f"learning_curve: size {size}: {n} structures are there already")
+        found.append(n)
+    return sorted(found)
+
+
+def _merged(base: Any, changes: Any) -> Any:
+    """Merge a section of an arm into that of the file; another component replaces it."""
+    if not isinstance(changes, Mapping):
+        return changes
+    below = {"use": base} if isinstance(base, str) else base
+    if not isinstance(below, Mapping):
+        return dict(changes)
+    if "use" in changes and changes["use"] != below.get("use"):
+        return dict(changes)
+    return {**below, **{k: _merged(below.get(k), v) for k, v in changes.items()}}

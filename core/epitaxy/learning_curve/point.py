@@ -1,0 +1,187 @@
+"""One point of a learning curve: trained, tested and written down, or found finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epitaxy.errors import CapabilityError, ConfigError, DataError, EpitaxyError, TrainingError
+from epitaxy.experiment import evaluate_part, numbers_of, write_text
+
+if TYPE_CHECKING:
+    from epitaxy.config import Config
+    from epitaxy.registry import Registry
+    from epitaxy.run import Run
+    from epitaxy.split.parts import Split
+
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One point.
+
+    Attributes:
+        arm: which way to train.
+        seed: of subset and training.
+        config: model, strategy and training of the arm.
+        part: subset, its validation part and the test set.
+        run: where it is written.
+        digests: of the parts: train, valid, test.
+        identity: digest of all that its numbers depend on.
+    """
+
+    arm: str
+    seed: int
+    config: Config
+    part: Split
+    run: Run
+    digests: Mapping[str, str]
+    identity: str
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.arm}, {len(self.part.train)} structures, seed {self.seed}"
+
+    def finished(self) -> dict[str, Any] | None:
+        """Return the numbers of the point, or None if it is not finished.
+
+        Raises:
+            ConfigError: it was made with another config or other data.
+        """
+        path = self.run.directory / METRICS
+        try:
+            numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read ({error}): remove it") from error
+        if numbers.get("identity") != self.identity:
+            raise ConfigError(
+                f"{path} was made with another config, data or parent: remove its folder to train "
+                f"the point again, or choose another output folder with -o"
+            )
+        return numbers
+
+    def check(self) -> None:
+        """Let the model refuse the data, of the test set too, before any training time is spent.
+
+        Raises:
+            EpitaxyError: it cannot learn from the subset or cannot predict the test set.
+        """
+        from epitaxy.models import build_model
+
+        check = getattr(build_model(self.config.model, self.run.registry), "check_data", None)
+        if check is None:
+            return
+        for part in (self.part.valid, self.part.test):
+            try:
+                check(self.part.train, part, run=self.run)
+            except TrainingError as error:
+                missing = part.elements - self.part.train.elements
+                if not missing:
+                    raise
+                from ase.data import chemical_symbols
+
+                names = ", ".join(chemical_symbols[z] for z in sorted(missing))
+                what = "test" if part is self.part.test else "validation"
+                raise CapabilityError(
+                    f"{self.name}: the {what} set holds {names}, which the subset lacks, and "
+                    f"model {self.config.model.use!r} learns each element from its structures: "
+                    f"set learning_curve: {{elements: cover}}, take larger sizes, or a model that "
+                    f"describes elements by their properties"
+                ) from error
+
+    def train(self, *, keep: bool) -> float:
+        """Train, test and write metrics.json last; return the seconds that it took."""
+        from epitaxy.artifact import save_artifact
+
+        started = time.monotonic()
+        registry, config, run = self.run.registry, self.config, self.run
+        strategy = registry.build("strategy", config.strategy)
+        try:
+            model = strategy(config.model, self.part, run=run)
+            tested = evaluate_part(model, self.part.test, "test")
+            if tested is None:
+                raise DataError("the test part has no label of what the model predicts")
+            validated = evaluate_part(model, self.part.valid, "valid")
+        except EpitaxyError as error:
+            raise type(error)(f"{self.name}: {error}") from error
+        metrics = {"test": numbers_of(tested)}
+        if validated is not None:
+            metrics["valid"] = numbers_of(validated)
+        if keep:
+            save_artifact(
+                model,
+                run.directory / "artifact",
+                spec=registry.resolve("model", config.model),
+                strategy=registry.resolve("strategy", config.strategy),
+                split=self.part,
+                run=run,
+                metrics=metrics,
+                overwrite=True,
+            )
+        seconds = time.monotonic() - started
+        numbers = {
+            "identity": self.identity,
+            "arm": self.arm,
+            "n_train": len(self.part.train),
+            "n_valid": len(self.part.valid),
+            "n_test": len(self.part.test),
+            "seed": self.seed,
+            "metrics": metrics,
+            "units": {name: errors.unit for name, errors in tested.errors.items()},
+            "lineage": getattr(model, "lineage", None),
+            "digests": dict(self.digests),
+            "seconds": round(seconds, 3),
+        }
+        run.directory.mkdir(parents=True, exist_ok=True)
+        write_text(run.directory / METRICS, json.dumps(numbers, indent=1, default=str) + "\n")
+        for left in run.directory.rglob("checkpoint.safetensors*"):
+            left.unlink()
+        return seconds
+
+    def told(self, metric: str | None) -> str:
+        """Return the error that counts, or the first one, in a few words."""
+        numbers = self.finished() or {}
+        tested = numbers["metrics"]["test"]
+        name = metric or next(k for k in tested if k.endswith("_mae"))
+        return f"{name} {tested.get(name, math.nan):.4g}"
+
+
+def identity_of(
+    config: Config, digests: Mapping[str, str], *, seed: int, registry: Registry
+) -> str:
+    """Return a digest of all that the numbers of a point depend on."""
+    specs = {
+        "model": registry.resolve("model", config.model).to_config(),
+        "strategy": registry.resolve("strategy", config.strategy).to_config(),
+    }
+    facts = {
+        **specs,
+        "parents": _parents(specs),
+        "training": config.training.to_config(),
+        "dtype": config.dtype,
+        "seed": seed,
+        **digests,
+    }
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parents(value: object) -> list[str]:
+    """Return the digests of the artifacts that options name by their folders."""
+    if isinstance(value, Mapping):
+        return [digest for inner in value.values() for digest in _parents(inner)]
+    if isinstance(value, list | tuple):
+        return [digest for inner in value for digest in _parents(inner)]
+    if isinstance(value, str) and (Path(value) / "manifest.json").is_file():
+        return [hashlib.sha256((Path(value) / "manifest.json").read_bytes()).hexdigest()]
+    return []

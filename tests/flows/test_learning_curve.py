@@ -1,0 +1,142 @@
+"""`epitaxy learning-curve` as a user runs it: also killed in the middle and resumed."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+CONFIG = {
+    "dataset": "metals",
+    "split": {"valid": 6, "test": 10},
+    "model": {"use": "painn", "width": 8, "n_layers": 1, "n_radial": 4, "cutoff": 3.5},
+    "training": {"epochs": 4, "batch_size": 2, "lr": 0.01, "n_threads": 1, "ema_decay": 0},
+    "learning_curve": {
+        "sizes": [8, 16, 32],
+        "seeds": 2,
+        "metric": "forces_mae",
+        "arms": {"direct": {}, "pair": {"strategy": {"use": "ensemble", "n_members": 2}}},
+    },
+}
+COMMAND = [sys.executable, "-m", "epitaxy", "learning-curve", "curve.yaml"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, make_metals):
+    directory = tmp_path_factory.mktemp("curve")
+    make_metals(48).save(directory / "metals")
+    (directory / "curve.yaml").write_text(yaml.safe_dump(CONFIG))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+    done = run(place, "-o", "whole")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def run(place, *more):
+    return subprocess.run(
+        [*COMMAND, *more], cwd=place, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def numbers(folder):
+    document = json.loads((folder / "learning_curve.json").read_text())
+    points = [(p["arm"], p["n_train"], p["seed"], p["metrics"]) for p in document["points"]]
+    return points, document["findings"]
+
+
+def test_the_curve_is_printed_drawn_and_written(place, whole) -> None:
+    assert "12 points: 2 arms, sizes 8, 16, 32 of 32" in whole.stderr
+    assert "[12/12] pair, 32 structures, seed 1" in whole.stderr
+    assert "x N^-" in whole.stdout
+    assert "gain" in whole.stdout
+    assert (place / "whole" / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    document = json.loads((place / "whole" / "learning_curve.json").read_text())
+    assert set(document["data"]) >= {"dataset", "split", "test"}
+    assert document["versions"]["torch"]
+    assert document["unit"] == "eV/Å"
+    tests = {p["digests"]["test"] for p in document["points"]}
+    assert len(tests) == 1
+    for n, seed in ((8, 0), (16, 1)):
+        trains = {p["digests"]["train"] for p in document["points"] if point(p) == (n, seed)}
+        assert len(trains) == 1  # both arms learn from the same structures
+    fit = document["findings"]["all"]["fits"]["direct"]
+    assert fit["slope"] < 0
+
+
+def point(found):
+    return found["n_train"], found["seed"]
+
+
+def test_a_finished_point_is_an_artifact_with_its_errors(place, whole) -> None:
+    folder = place / "whole" / "direct" / "n-16" / "seed-1"
+    manifest = json.loads((folder / "artifact" / "manifest.json").read_text())
+    tested = json.loads((folder / "metrics.json").read_text())["metrics"]["test"]
+    assert manifest["metrics"]["test"] == tested
+    assert manifest["data"]["n_train"] == 16
+    assert manifest["data"]["n_valid"] == 3  # scaled with the subset
+    assert not list((place / "whole").rglob("checkpoint*"))
+
+
+def test_a_killed_curve_goes_on_and_ends_with_the_same_numbers(place, whole) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "-o", "cut"], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        while process.poll() is None:
+            if len(list((place / "cut").glob("*/*/*/metrics.json"))) >= 5:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.002)
+        process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    finished = {p: p.stat().st_mtime_ns for p in (place / "cut").glob("*/*/*/metrics.json")}
+    assert 5 <= len(finished) < 12
+    refused = run(place, "-o", "cut")
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    done = run(place, "-o", "cut", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert f"{len(finished)} of 12 points were finished before" in done.stderr
+    assert all(path.stat().st_mtime_ns == when for path, when in finished.items())
+    assert numbers(place / "cut") == numbers(place / "whole")
+
+
+def test_an_interrupted_curve_says_how_to_go_on(place) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "-o", "stopped"],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while process.poll() is None:
+            if list((place / "stopped").glob("*/*/*/metrics.json")):
+                process.send_signal(signal.SIGINT)
+                break
+            time.sleep(0.002)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert "epitaxy learning-curve curve.yaml --resume -o stopped" in errors
+
+
+def test_points_of_another_config_are_not_mixed_in(place, whole) -> None:
+    changed = run(place, "-o", "whole", "--resume", "--set", "training.lr=0.5")
+    assert changed.returncode == 2
+    assert "another config" in changed.stderr
+    more = run(place, "-o", "whole", "--resume", "--set", "learning_curve.sizes=[8, 16]", "--json")
+    assert more.returncode == 0
+    assert list(json.loads(more.stdout)["findings"]["all"]["table"]["direct"]) == ["8", "16"]
