@@ -140,6 +140,20 @@ def provide_sources() -> list[Component]:
     ]
 
 
+@hookimpl
+def provide_commands() -> list[Component]:
+    """Offer the verb that runs published benchmarks."""
+    return [
+        Component(
+            name="benchmark",
+            target="epitaxy_benchmarks.benchmark_command",
+            summary="train on MatBench's tasks with the official folds, against its leaderboard",
+            needs=("sklearn",),
+            extra="benchmarks",
+        )
+    ]
+
+
 @hookimpl(tryfirst=True)
 def identify_path(path: Path) -> str | None:
     """Recognise files of public sets by name and content, before general readers do."""
