@@ -106,6 +106,7 @@ class MultitaskNetwork(nn.Module):
         self.levels: nn.Embedding | None = None
         if branch_with != "heads" and len(branches) > 1:
             self.levels = nn.Embedding(len(branches), n_features)
+        self.compiled = False  # whether the body's `compiled_features` are asked
         self.log_variances: nn.Parameter | None = None
         if learned_weights:
             self.log_variances = nn.Parameter(torch.zeros(len(targets)))
@@ -179,8 +180,15 @@ class MultitaskNetwork(nn.Module):
             found = {n: Predicted(p.mean.detach(), p.std) for n, p in found.items()}
         return found
 
+    def atom_features(self, graph: GraphBatch) -> Tensor:
+        """Return the features of the body's last layer, (n_atoms, width)."""
+        if self.compiled:
+            fast: Tensor = self.body.compiled_features(graph)
+            return fast
+        return self.features(graph)[-1]
+
     def _targets(self, graph: GraphBatch, branch: Tensor) -> dict[str, Predicted]:
-        atoms = self.body.features(graph)[-1]
+        atoms = self.atom_features(graph)
         if self.levels is not None:
             atoms = atoms + self.levels(branch)[graph.structures]
         own = self.body.structure_features(graph) if self.uses_own else None

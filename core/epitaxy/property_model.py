@@ -196,11 +196,14 @@ class PropertyModel:
             TrainingError: training cannot start or go on.
         """
         self.check_data(train, valid, run=run)
-        if run.training.compile:
-            raise ConfigError("training: compile is for potentials; set compile: false")
         with torch_state(run):
             network = self._new_network(train, run=run)
             factors = start.begin(network, train) if start else {}
+            if run.training.compile and not hasattr(network.body, "compiled_features"):
+                raise ConfigError(
+                    f"training: {self.body.use} has no compiled features; set compile: false"
+                )
+            network.compiled = run.training.compile
             task = self._task(network, train, valid, run=run)
             identity = identity_of(
                 run,
@@ -211,6 +214,7 @@ class PropertyModel:
                 **({"start": dict(start.facts)} if start else {}),
             )
             metrics = Loop(task, run=run, identity=identity, lr_factors=factors).train()
+            network.compiled = False
             if start:
                 start.end(network)
         self._network, self._derivatives = network.eval(), task.derivatives

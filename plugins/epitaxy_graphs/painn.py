@@ -95,17 +95,20 @@ class PaiNN(nn.Module):
         energies can be differentiated by ``graph.vectors`` and then by the parameters, and the
         graph must hold every pair in both directions, as `epitaxy.graphs.builder` makes it.
         """
+        energies: Tensor = self.head(self.compiled_features(graph))
+        return energies.squeeze(-1)
+
+    def compiled_features(self, graph: GraphBatch) -> Tensor:
+        """Return the last of `features`, to rounding, from compiled message kernels."""
         if graph.centers.shape[0] == 0 or graph.numbers.shape[0] < 2:
-            plain: Tensor = self(graph)
-            return plain
+            return self.features(graph)[-1]
         edges = painn_messages.edges_of(graph, self.cutoff, self.n_radial)
         s = self.embedding(graph.numbers)
         v = s.new_zeros((s.shape[0], 3, s.shape[1]))
         for message, update in zip(self.messages, self.updates, strict=True):
             s, v = message.compiled(s, v, edges)
             s, v = update(s, v)
-        energies: Tensor = self.head(s)
-        return energies.squeeze(-1)
+        return s
 
     def parts(self) -> Mapping[str, nn.Module]:
         """Return what transfer learning freezes: embedding, body and head."""

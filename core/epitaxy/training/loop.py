@@ -183,7 +183,8 @@ class Loop:
             loss = objective(inputs, labels)
             if not loss.requires_grad:  # a batch without any label
                 return 0.0
-            loss.backward()
+            # Named inputs: nobody wants the gradient by the positions, which forces start from.
+            loss.backward(inputs=self._trained)
             value = float(loss.detach())
             if options.gradient_clip:
                 norm = float(torch.nn.utils.clip_grad_norm_(self._trained, options.gradient_clip))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from epitaxy.errors import TrainingError
 from epitaxy.heads import HeadOptions
 from epitaxy.multitask import MultitaskNetwork, Predicted
 from epitaxy.quantities import Quantity
@@ -169,16 +170,38 @@ class PropertyTask:
 
     def objective(self) -> Callable[[Any, Any], Tensor]:
         """Return the function from inputs and labels to the loss."""
+        if not self.module.compiled:
+            return self._loss
+        is_checked = False
 
         def objective(inputs: BranchedGraph, labels: dict[str, Label]) -> Tensor:
-            found = self.predict(inputs)
-            total = torch.zeros((), dtype=torch.float64, device=inputs.branch.device)
-            for name, label in labels.items():
-                losses, count = self.losses(name, found[name], label)
-                total = total + self._weighted(name, losses.sum() / count.clamp_min(1))
-            return total
+            nonlocal is_checked
+            if not is_checked:
+                self._check_compiled(inputs, labels)
+                is_checked = True
+            return self._loss(inputs, labels)
 
         return objective
+
+    def _loss(self, inputs: BranchedGraph, labels: dict[str, Label]) -> Tensor:
+        found = self.predict(inputs)
+        total = torch.zeros((), dtype=torch.float64, device=inputs.branch.device)
+        for name, label in labels.items():
+            losses, count = self.losses(name, found[name], label)
+            total = total + self._weighted(name, losses.sum() / count.clamp_min(1))
+        return total
+
+    def _check_compiled(self, inputs: BranchedGraph, labels: dict[str, Label]) -> None:
+        """Compare the compiled loss of the first batch with the plain one."""
+        found = float(self._loss(inputs, labels).detach())
+        self.module.compiled = False
+        expected = float(self._loss(inputs, labels).detach())
+        self.module.compiled = True
+        if not abs(found - expected) <= 1e-4 * abs(expected) + 1e-12:
+            raise TrainingError(
+                f"the compiled program is not right: on the first batch its loss is {found:.6g}, "
+                f"the plain one {expected:.6g}; set compile: false"
+            )
 
     def predict(self, inputs: BranchedGraph) -> dict[str, Predicted]:
         """Return all targets of a batch."""
