@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from epitaxy.entry import Entry, Method, Origin
 from epitaxy.errors import DataError
 from epitaxy.protocols import Card
 from epitaxy.stores.parquet import iterate_parquet
-from epitaxy_files.exported import pop_written, restore
+from epitaxy_files.exported import KEY, pop_written, restore
 from epitaxy_files.frames import Meter, iterate_ase, iterate_database, iterate_xyz, plain_name
 from epitaxy_files.labels import explain_missing, known_values, read_targets
 
@@ -101,6 +102,22 @@ class FileSource:
             citation=self._citation,
             url=str(self._path.name),
         )
+
+    @property
+    def exported(self) -> bool:
+        """Whether `epitaxy export` wrote all files: what they hold was checked, labels may lack."""
+        return all(self._is_exported(path) for path in self._files)
+
+    def _is_exported(self, path: Path) -> bool:
+        name = plain_name(path)
+        if self._format == "parquet" or name.endswith(".parquet"):
+            return True  # others are refused
+        if not name.endswith((".xyz", ".extxyz", ".db")):
+            return False
+        try:
+            return any(KEY in known_values(atoms) for _, atoms in islice(self._frames(path), 1))
+        except DataError:
+            return False  # the reading says what is wrong
 
     @property
     def fraction(self) -> float | None:

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -314,3 +315,29 @@ def test_export_and_ingest_on_the_command_line_keep_the_digest(tmp_path, capsys,
     assert Dataset.open(tmp_path / "back").digest == dataset.digest
     assert main(["export", str(tmp_path / "d"), str(path)]) == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_dataset_with_missing_energies_comes_back_from_the_command_line(tmp_path, ending):
+    """Merged databases: energies in one, gaps only in the other."""
+    dataset = Dataset.from_entries(
+        [
+            replace(e, targets={"energy": e.targets["energy"]} if i % 3 else {"band_gap": 1.0})
+            for i, e in enumerate(silicon(9))
+        ]
+    )
+    dataset.save(tmp_path / "d")
+    path = tmp_path / f"set{ending}"
+    export(dataset, path)
+    assert main(["ingest", str(path), "-o", str(tmp_path / "back")]) == 0
+    assert Dataset.open(tmp_path / "back").digest == dataset.digest
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_sign_of_a_zero_comes_back(tmp_path, ending):
+    (entry,) = silicon(1)
+    zeros = {"energy": np.asarray(-0.0), "magmom": np.asarray(-0.0)}
+    entry = replace(entry, targets=zeros, origin=Origin(url="u"))
+    export(Dataset.from_entries([entry]), tmp_path / f"set{ending}")
+    (back,) = read_back(tmp_path / f"set{ending}")
+    assert bits(back) == bits(entry)

@@ -209,6 +209,9 @@ def _hints(sources: Sequence[Source], rejections: Rejections) -> list[str]:
     if any(reason.endswith(" missing") for reason in rejections.counts):
         for source in sources:
             said += getattr(source, "hints", ())
+        said.append(
+            "`--require none` keeps entries without the label, `--require NAME` asks for another"
+        )
     for start, advice in _ADVICE:
         n = sum(count for reason, count in rejections.counts.items() if start in reason)
         if n > _SUSPICIOUS * rejections.n_seen:
@@ -218,8 +221,12 @@ def _hints(sources: Sequence[Source], rejections: Rejections) -> list[str]:
 
 
 def _required(sources: Sequence[Source]) -> tuple[str, ...]:
-    """Return what frames need by default: an energy, if they are for potentials."""
-    offered = {name for source in sources for name in source.card.quantities}
+    """Return what frames need by default: an energy, if they are for potentials.
+
+    A dataset that epitaxy exported comes back as it was.
+    """
+    new = [source for source in sources if not getattr(source, "exported", False)]
+    offered = {name for source in new for name in source.card.quantities}
     return ("energy",) if {"energy", "forces"} <= offered else ()
 
 

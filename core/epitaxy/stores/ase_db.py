@@ -76,6 +76,8 @@ def _write(database: Any, entry: Entry) -> None:
     for name, value in entry.targets.items():
         if name in _SHOWN_BY_ASE:
             shown[name] = float(value) if np.ndim(value) == 0 else np.array(value)
+            if np.ndim(value) == 0 and value == 0:
+                others[name] = np.array(value)  # SQLite drops the sign of -0.0
         else:
             others[name] = np.array(value)
             if not quantity(name).shape and quantity(name).per == "structure":
