@@ -16,6 +16,7 @@ from epitaxy.errors import DataError
 
 _OPEN: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _SPACE = re.compile(r"[ \t\r\n,]*")
+_OUR_ID = re.compile(rb'"entry_id": ?"(mp|mvc)-\d')  # other databases use this class too
 _CHUNK = 1 << 20  # characters read at a time
 _DAMAGED = (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError)
 
@@ -112,5 +113,7 @@ def looks_like_ours(path: Path) -> bool:
         return False
     if b'"lattice"' not in head or not (b'"material_id"' in head or b'"task_id"' in head):
         return False  # without an id it may be a cut of a public training set
+    if b'"ComputedStructureEntry"' in head and _OUR_ID.search(head):
+        return True
     ours = (b'"uncorrected_energy_per_atom"', b'"calcs_reversed"', b'"orig_inputs"')
     return any(name in head for name in (*ours, b'"builder_meta"'))

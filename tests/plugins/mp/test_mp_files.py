@@ -79,6 +79,7 @@ def test_a_real_hull_has_both_levels_of_theory():
     assert (levels.count("PBE+U"), levels.count("PBE")) == (311, 64)
     assert len({entry.id for entry in entries}) == 375
     assert entries[0].targets["energy"] == -19.6395493
+    assert Registry.from_entry_points().identify(RECORDED / "Li-Fe-O.json.gz") == "mp"
 
 
 @needs_recorded
