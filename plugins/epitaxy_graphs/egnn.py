@@ -2,7 +2,9 @@
 
 Satorras, Hoogeboom, Welling, "E(n) equivariant graph neural networks", arXiv 2102.09844. Equation
 numbers below are those of the paper. What is added so that energies make a potential: every
-message falls smoothly to zero at the cutoff, and periodic images are neighbors like any other.
+message falls smoothly to zero at the cutoff, and periodic images are neighbors like any other. Atoms
+start as an embedding of their element and not, as in HydraGNN's published counts
+(`epitaxy_graphs.egnn_hydragnn`), as coordinates, which would make energies depend on the origin.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from epitaxy.errors import OptionError
 from epitaxy.graphs.batch import GraphBatch
 from epitaxy.graphs.embedding import ElementEmbedding
 from epitaxy.graphs.radial import bessel_basis, cosine_cutoff, distances
+from epitaxy_graphs import edge_kernels
+from epitaxy_graphs.edge_kernels import Edges
 
 FARTHEST_MOVE = 3.0
 """Bound of phi_x (eq. 4), as in the authors' code: 3 tanh(...)."""
@@ -101,6 +105,29 @@ class EGNN(nn.Module):
                 radial = self.radial(vectors)
         return tuple(layers)
 
+    def compiled(self, graph: GraphBatch) -> Tensor:
+        """Return what `forward` returns, to rounding, from kernels with their own derivatives.
+
+        The energies can be differentiated by ``graph.vectors`` and then by the parameters.
+        """
+        if graph.centers.shape[0] < 2 or graph.numbers.shape[0] < 2:
+            plain: Tensor = self(graph)
+            return plain
+        vectors = graph.vectors
+        weight = cosine_cutoff(distances(vectors), self.cutoff).unsqueeze(-1)
+        radial = self.radial(vectors)
+        edges = edge_kernels.edges_of(graph)
+        h = self.embedding(graph.numbers)
+        for layer in self.layers:
+            h, moved = layer.compiled(h, radial, weight, vectors, edges)
+            if moved is not None:
+                by_neighbor = edge_kernels.gather(moved, edges.neighbor)
+                vectors = vectors + by_neighbor - edge_kernels.gather(moved, edges.center)
+                radial = self.radial(vectors)
+                edges = edges._replace(moves=True)
+        energies: Tensor = self.head(h)
+        return energies.squeeze(-1)
+
     def radial(self, vectors: Tensor) -> Tensor:
         """Return what messages see of the edge vectors: (n_edges, n_radial or 1)."""
         if self.n_radial == 0:
@@ -148,15 +175,11 @@ class Layer(nn.Module):
             vectors: (n_edges, 3), Å, from the center to the neighbor.
             graph: who is whose neighbor.
         """
-        center, neighbor, edge = self.pair.weight.split(
-            [self.width, self.width, radial.shape[1]], 1
-        )
-        # The first layer is linear in each atom: applied per atom it costs a tenth of per edge.
-        by_center = h @ center.T + self.pair.bias
+        by_center, by_neighbor, table = self.ends(h, radial.shape[1])
         before = (
             by_center.index_select(0, graph.centers)  # several times faster than by_center[...]
-            + (h @ neighbor.T).index_select(0, graph.neighbors)
-            + radial @ edge.T
+            + by_neighbor.index_select(0, graph.neighbors)
+            + radial @ table
         )
         messages = silu(self.message(silu(before)))  # (n_edges, width)
         if self.attention is not None:
@@ -164,12 +187,46 @@ class Layer(nn.Module):
         received = torch.zeros_like(h).index_add(0, graph.centers, weight * messages)
         moved = None
         if self.move is not None:
-            length = vectors.square().sum(dim=-1, keepdim=True).add(SOFTENING**2).sqrt()
-            push = -FARTHEST_MOVE * self.move(messages) * vectors / (1 + length)
-            ends = torch.cat([weight * push, weight], dim=-1)  # (n_edges, 4)
-            sums = ends.new_zeros((h.shape[0], 4)).index_add(0, graph.centers, ends)
+            pushes = self.pushes(messages, weight, vectors)
+            sums = pushes.new_zeros((h.shape[0], 4)).index_add(0, graph.centers, pushes)
             moved = sums[:, :3] / (1 + sums[:, 3:])
         return h + self.update(torch.cat([h, received], dim=-1)), moved
+
+    def compiled(
+        self, h: Tensor, radial: Tensor, weight: Tensor, vectors: Tensor, edges: Edges
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return what `forward` returns, from `edge_kernels`."""
+        by_center, by_neighbor, table = self.ends(h, radial.shape[1])
+        inner = edge_kernels.pair_silu(by_center, by_neighbor, radial, table, edges)
+        values, moved = self.message(inner), None
+        if self.attention is None and self.move is None:
+            received = edge_kernels.silu_sum(values, weight, edges)
+        else:
+            messages = silu(values)
+            if self.attention is not None:
+                messages = messages * torch.sigmoid(self.attention(messages))
+            received = edge_kernels.add_up(weight * messages, edges.center)
+            if self.move is not None:
+                pushes = self.pushes(messages, weight, vectors)
+                sums = edge_kernels.add_up(pushes, edges.center)
+                moved = sums[:, :3] / (1 + sums[:, 3:])
+        return h + self.update(torch.cat([h, received], dim=-1)), moved
+
+    def ends(self, h: Tensor, n_radial: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what each end of an edge adds to phi_e, and its table of radial functions.
+
+        The first layer of phi_e is linear in each atom: applied to atoms it costs a tenth.
+        """
+        weights = self.pair.weight.split([self.width, self.width, n_radial], dim=1)
+        center, neighbor, table = weights
+        return h @ center.T + self.pair.bias, h @ neighbor.T, table.T
+
+    def pushes(self, messages: Tensor, weight: Tensor, vectors: Tensor) -> Tensor:
+        """Return what moves an atom along each edge, and the weight: (n_edges, 4)."""
+        assert self.move is not None
+        length = vectors.square().sum(dim=-1, keepdim=True).add(SOFTENING**2).sqrt()
+        push = -FARTHEST_MOVE * self.move(messages) * vectors / (1 + length)
+        return torch.cat([weight * push, weight], dim=-1)
 
 
 __all__ = ["EGNN"]

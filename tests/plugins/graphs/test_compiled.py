@@ -9,6 +9,7 @@ from ase.build import bulk, molecule
 from epitaxy.graphs.builder import build_batch_from_atoms
 from epitaxy.graphs.evaluator import make_evaluator
 from epitaxy.potential import Outputs, Potential
+from epitaxy_graphs.egnn import EGNN
 from epitaxy_graphs.painn import PaiNN
 from epitaxy_graphs.schnet import SchNet
 
@@ -18,6 +19,20 @@ def no_compiler():
     """Run kernels as plain torch: the formulas are the same, without minutes of compiling."""
     with torch.compiler.set_stance("force_eager"):
         yield
+
+
+# All routes of the kernels.
+EGNNS = {
+    "plain": {},
+    "squared distance": {"n_radial": 0},
+    "attention": {"attention": True},
+    "moving atoms": {"move_atoms": True, "n_layers": 3},
+}
+
+
+def egnn(width: int, **options) -> EGNN:
+    torch.manual_seed(1)
+    return EGNN(**{"width": width, "n_layers": 2, "n_radial": 5, "cutoff": 4.0, **options})
 
 
 def structures() -> list[Atoms]:
@@ -80,6 +95,13 @@ def test_message_kernels_agree_with_the_plain_network_in_float32():
 
 
 @pytest.mark.usefixtures("no_compiler")
+@pytest.mark.parametrize("options", EGNNS.values(), ids=list(EGNNS))
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_edge_kernels_have_the_exact_derivatives(options, dtype, rtol):
+    compare(egnn(6, **options), dtype, rtol)
+
+
+@pytest.mark.usefixtures("no_compiler")
 def test_frozen_parameters_get_no_gradient_and_stay_fixed():
     torch.manual_seed(1)
     network = PaiNN(width=6, n_layers=2, n_radial=5, cutoff=4.0)
@@ -97,8 +119,9 @@ def test_frozen_parameters_get_no_gradient_and_stay_fixed():
 
 @pytest.mark.usefixtures("no_compiler")
 @pytest.mark.parametrize("atoms", [[Atoms("C")], [Atoms("CC", positions=[[0, 0, 0], [9, 0, 0]])]])
-def test_batches_without_edges_work(atoms):
-    potential = potential_of(PaiNN(width=6, n_layers=1, n_radial=3, cutoff=4.0), torch.float64)
+@pytest.mark.parametrize("network", [PaiNN, EGNN])
+def test_batches_without_edges_work(atoms, network):
+    potential = potential_of(network(width=6, n_layers=1, n_radial=3, cutoff=4.0), torch.float64)
     graph = build_batch_from_atoms(atoms, cutoff=4.0, dtype=torch.float64)
     outputs = make_evaluator(potential, compile=True)(graph)
     outputs.energy.sum().backward()
@@ -123,6 +146,12 @@ def test_evaluation_mode_gives_the_same_forces_by_either_route():
 def test_compiled_painn_agrees_with_plain_painn():
     torch.manual_seed(1)
     compare(PaiNN(width=16, n_layers=2, n_radial=5, cutoff=4.0), torch.float64, 1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", EGNNS.values(), ids=list(EGNNS))
+def test_compiled_egnn_agrees_with_plain_egnn(options):
+    compare(egnn(16, **options), torch.float64, 1e-9)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from epitaxy.errors import OptionError
 from epitaxy.graphs.builder import build_batch_from_atoms
 from epitaxy.testing.model_checks import network_checks
 from epitaxy_graphs.egnn import EGNN
+from epitaxy_graphs.egnn_hydragnn import HydraGNNEGNN
 
 
 def small(**options) -> EGNN:
@@ -76,3 +77,27 @@ def test_moved_atoms_change_what_the_next_layer_sees():
 def test_options_out_of_range_are_refused(wrong):
     with pytest.raises(OptionError, match="expected width"):
         small(**wrong)
+
+
+def test_hydragnns_network_gives_the_numbers_of_hydragnn():
+    """Weights 0.4 cos(1.7 k) in both; numbers of HydraGNN d251f81, SiC and CH4, cutoff 4 Å."""
+    sizes = {"shared": [6, 6], "energy": [6, 4], "forces": [6, 6]}
+    network = HydraGNNEGNN(width=6, n_layers=3, **sizes).double()
+    start = 0
+    with torch.no_grad():
+        for parameter in network.parameters():
+            k = torch.arange(start, start + parameter.numel(), dtype=torch.float64)
+            parameter.copy_(0.4 * torch.cos(1.7 * k).view_as(parameter))
+            start += parameter.numel()
+    structures = [bulk("SiC", "zincblende", a=4.3), molecule("CH4")]
+    graph = graph_of(*structures)
+    positions = torch.tensor(np.concatenate([atoms.positions for atoms in structures]))
+    inputs = torch.cat([graph.numbers[:, None] / 10, positions], dim=1)
+    energy, forces = network(inputs, graph)
+    np.testing.assert_allclose(
+        energy.detach(), [-0.3016655828119655, -0.2839871544571383], rtol=1e-12
+    )
+    expected = [[-0.5027048246476848, -0.29305625290051074, 0.688916662547745]]
+    expected += [[-0.502814916718886, -0.29276677136232043, 0.6886132211796956]]
+    expected += [[-0.530451096214572, -0.22031325065226165, 0.612747278252108]]
+    np.testing.assert_allclose(forces[:3].detach(), expected, rtol=1e-12)

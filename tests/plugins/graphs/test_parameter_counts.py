@@ -9,6 +9,8 @@ from epitaxy.heads import HeadOptions
 from epitaxy.multitask import MultitaskNetwork
 from epitaxy_graphs.cgat import CGAT
 from epitaxy_graphs.cgcnn import CGCNN
+from epitaxy_graphs.egnn import EGNN
+from epitaxy_graphs.egnn_hydragnn import TABLE_III, HydraGNNEGNN
 from epitaxy_graphs.megnet import MEGNet
 from epitaxy_graphs.mpeu import MPEU
 from epitaxy_graphs.schnet import SchNet
@@ -67,3 +69,17 @@ def test_cgat_as_its_code_builds_it(tmp_path, sizes, n_all) -> None:
     assert n_parameters(network) == n_all
     assert n_parameters(network.head) == 3_018_633
     assert n_parameters(network.composition) == 553_023
+
+
+def test_egnn_layers_of_the_qm9_network() -> None:
+    """7 layers of width 128 with attention: 745,224 less input (2,048) and readout (49,665)."""
+    network = EGNN(width=128, n_layers=7, n_radial=0, attention=True)
+    assert n_parameters(network.layers) == 745_224 - 2_048 - 49_665
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [("small", 58_404), ("medium", 14_539_004), ("large", 163_129_004)]
+)
+def test_egnn_of_hydragnn(size: str, expected: int) -> None:
+    with torch.device("meta"):  # counted without memory
+        assert n_parameters(HydraGNNEGNN(**TABLE_III[size])) == expected
