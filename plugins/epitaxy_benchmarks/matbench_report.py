@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,12 @@ import numpy as np
 from epitaxy.quantities import quantity
 from epitaxy_benchmarks import matbench_board, matbench_scores
 from epitaxy_benchmarks.matbench_fold import FoldResult, write_json
-from epitaxy_benchmarks.matbench_submission import submission, task_record, write_submission
+from epitaxy_benchmarks.matbench_submission import (
+    recorded_tasks,
+    submission,
+    task_record,
+    write_submission,
+)
 
 if TYPE_CHECKING:
     from epitaxy.config import Config
@@ -209,6 +215,8 @@ def write_reports(
 ) -> list[Path]:
     """Write results.json and, if a task is complete and official, the submission.
 
+    Tasks that the same model has run there before stay in both.
+
     Raises:
         DataError: the disk refuses.
     """
@@ -219,16 +227,34 @@ def write_reports(
         "training": config.training.to_config(),
         "seed": config.seed,
     }
-    write_json(path, {**model, "tasks": {r.task.name: r.document() for r in reports}})
+    before = _before(path, model)
+    tasks = {**before, **{report.task.name: report.document() for report in reports}}
+    write_json(path, {**_plain(model), "tasks": dict(sorted(tasks.items()))})
     written = [path]
     complete = [report for report in reports if not report.not_comparable]
     if complete:
-        records = {report.task.name: _record(report, model) for report in complete}
-        document = submission(records, metadata={"algorithm": algorithm})
         folder = output / SUBMISSION
+        records = {
+            name: record
+            for name, record in recorded_tasks(folder).items()
+            if name in before and before[name]["not_comparable"] is None
+        }
+        records |= {report.task.name: _record(report, model) for report in complete}
+        document = submission(records, metadata={"algorithm": algorithm})
         write_submission(folder, document, algorithm=algorithm)
         written.append(folder / "results.json.gz")
     return written
+
+
+def _before(path: Path, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tasks that an earlier run of the same model has written there."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    is_same = all(found.get(key) == value for key, value in _plain(model).items())
+    tasks: dict[str, Any] = found.get("tasks", {}) if is_same else {}
+    return tasks
 
 
 def _record(report: TaskReport, model: Mapping[str, Any]) -> dict[str, Any]:

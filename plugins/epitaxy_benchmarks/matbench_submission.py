@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -91,6 +92,16 @@ def in_order(document: Mapping[str, Any]) -> dict[str, Any]:
         key: in_order(value) if isinstance(value, Mapping) else value
         for key, value in sorted(document.items())
     }
+
+
+def recorded_tasks(folder: Path) -> dict[str, Any]:
+    """Return the tasks of the submission in a folder; none if there is no readable one."""
+    try:
+        found = json.loads(gzip.decompress((folder / RESULTS).read_bytes()))
+    except (OSError, EOFError, ValueError, zlib.error):
+        return {}
+    tasks: dict[str, Any] = found.get("tasks", {})
+    return tasks
 
 
 def write_submission(folder: Path, document: Mapping[str, Any], *, algorithm: str) -> None:

@@ -69,20 +69,20 @@ class Trees:
         return mean, np.concatenate([part[1] for part in parts]) if self.has_std else None
 
     def _predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        total, squares = np.zeros(len(features)), np.zeros(len(features))
-        shift = 0.0
-        for index, values in enumerate(self.values(features)):
-            if index == 0 and self.is_mean and len(values):
-                shift = float(values.mean())  # squares of large numbers would cancel
-            total += values - shift
+        total, shifted, squares = np.zeros((3, len(features)))
+        first: np.ndarray | None = None
+        for values in self.values(features):
+            total += values
             if self.has_std:
-                squares += (values - shift) ** 2
+                first = values if first is None else first  # squares of large numbers would cancel
+                shifted += values - first
+                squares += (values - first) ** 2
         if not self.is_mean:
             total += self.base
             return (1 / (1 + np.exp(-total)) if self.is_logistic else total), squares
         n_trees = len(self.roots)
-        mean = total / n_trees
-        return mean + shift, np.sqrt(np.maximum(squares / n_trees - mean**2, 0.0))
+        variance = squares / n_trees - (shifted / n_trees) ** 2
+        return total / n_trees, np.sqrt(np.maximum(variance, 0.0))
 
     def arrays(self) -> Mapping[str, np.ndarray]:
         """Return everything as arrays."""

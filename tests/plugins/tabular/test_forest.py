@@ -178,3 +178,16 @@ def test_growing_stops_when_the_time_is_over(tmp_path: Path) -> None:
     from epitaxy_tabular.saved import read_arrays
 
     assert len(read_arrays(place)[1]["band_gap/roots"]) == 5
+
+
+def test_an_entry_is_predicted_alone_as_among_others(tmp_path: Path) -> None:
+    data = oxides()
+    model = trained(data, tmp_path)
+    found = model.predict(data)
+    alone = model.predict(data[7:8])
+    for name in ("band_gap", "is_metal"):
+        assert alone.mean[name][0] == found.mean[name][7]
+    assert alone.std is not None
+    assert found.std is not None
+    assert alone.std["band_gap"][0] == found.std["band_gap"][7]
+    assert 0 <= found.mean["is_metal"].min() <= found.mean["is_metal"].max() <= 1
