@@ -149,7 +149,7 @@ def _write(
     manifest = {
         "format": FORMAT,
         "format_version": VERSION,
-        "kind": "model" if members is None else "ensemble",
+        "kind": getattr(model, "artifact_kind", "model") if members is None else "ensemble",
         "n_members": 1 if members is None else len(members),
         "spec": spec.to_config(),
         "strategy": None if strategy is None else strategy.to_config(),
@@ -290,6 +290,10 @@ def _model(directory: Path, manifest: Mapping[str, Any], registry: Registry) -> 
         parts = [directory / MEMBERS / str(k) for k in range(manifest["n_members"])]
         members = [_model(part, read_manifest(part), registry) for part in parts]
         return EnsembleModel(members, spec=spec)
+    if manifest["kind"] == "delta":
+        from epitaxy.delta_model import DeltaModel
+
+        return DeltaModel.load(directory, registry=registry)
     from epitaxy.models import build_model
 
     model = build_model(spec, registry)

@@ -32,6 +32,8 @@ def _title(manifest: Mapping[str, Any]) -> str:
     kind = _short(manifest["spec"]["use"])
     if manifest["kind"] == "ensemble":
         kind = f"ensemble of {manifest['n_members']} {kind}"
+    if manifest["kind"] == "delta":
+        kind = f"{kind} for the difference to a lower level"
     return f"# {elements}: {kind}"
 
 

@@ -15,6 +15,7 @@ from epitaxy.errors import CapabilityError, ConfigError
 from epitaxy.graphs.embedding import ElementEmbedding
 from epitaxy.multitask import MultitaskNetwork
 from epitaxy.potential import Potential
+from epitaxy.quantities import quantity
 
 if TYPE_CHECKING:
     from epitaxy.dataset import Dataset
@@ -30,7 +31,7 @@ class Parent:
 
     Raises:
         ArtifactError: there is no readable artifact.
-        ConfigError: it is an ensemble.
+        ConfigError: it is an ensemble or a sum, or its units are others.
         CapabilityError: it is no network.
     """
 
@@ -42,6 +43,17 @@ class Parent:
             raise ConfigError(
                 f"parent {path} is an ensemble: name one member, for example {path}/members/0"
             )
+        if getattr(model, "difference", None) is not None:
+            raise ConfigError(
+                f"parent {path} is the sum of two models: name the one whose weights are meant, "
+                f"{path}/difference or {path}/low"
+            )
+        for name, unit in self.artifact.manifest["units"].items():
+            if unit != quantity(name).unit:
+                raise ConfigError(
+                    f"parent {path} gives {name} in {unit}, here it is in {quantity(name).unit}: "
+                    f"it was made by another version of epitaxy; train it again"
+                )
         module = getattr(model, "network", None)
         if not isinstance(module, MultitaskNetwork):
             module = getattr(model, "potential", None)

@@ -24,4 +24,19 @@ def provide_strategies() -> list[Component]:
             needs=("torch",),
             extra="graphs",
         ),
+        Component(
+            name="delta",
+            target="epitaxy_strategies.delta:delta",
+            summary="learn the difference to a parent of a lower level; the result is the sum",
+            needs=("torch",),
+            extra="graphs",
+        ),
+        Component(
+            name="features",
+            target="epitaxy_strategies.features:features",
+            summary="learn from the inner features of a trained parent, computed once",
+            needs=("torch",),
+            extra="graphs",
+            example={"parent": "parent", "level": "V1"},
+        ),
     ]

@@ -88,13 +88,14 @@ def transfer(
     start = TransferStart(
         known, mode=mode, layers=dict(layers or {}), rank=rank, scale=scale, unseen=unseen
     )
+    metrics = built.fit(split.train, split.valid, run=run, start=start)  # type: ignore[call-arg]
     scratch: Mapping[str, float] | None = None
+    # Afterwards, because only the fit above finds out whether the parent fits the model.
     if control if control is not None else not same_property:
         run.progress.note("control: the same model from random weights, with an equal budget")
         scratch = build_model(model, run.registry).fit(
             split.train, split.valid, run=run.child("control")
         )
-    metrics = built.fit(split.train, split.valid, run=run, start=start)  # type: ignore[call-arg]
     lineage = dict(start.facts)
     if scratch is not None:
         name = f"valid_{run.training.validation_metric}"

@@ -90,6 +90,7 @@ class Loop:
             if p.requires_grad and factors.get(name, 1.0) != 0
         }
         trained = list(named.values())
+        self._frozen_norms = _norms_of_frozen(self._module, trained)
         self._frozen = [
             p
             for name, p in self._module.named_parameters()
@@ -155,6 +156,8 @@ class Loop:
         reason = self._reason_to_stop()
         while reason is None:
             self._module.train()
+            for norm in self._frozen_norms:
+                norm.eval()  # frozen weights mean nothing with other statistics
             batches = self._sampler.batches(at.epoch)
             while at.batch < len(batches) and reason is None:
                 started = time.monotonic()
@@ -367,7 +370,9 @@ class Loop:
 
 def _with_full_name(recipe: Any, *, like: Any) -> Any:
     """Return a recipe of before names were stored in full with the plugin of `like`."""
-    if not isinstance(recipe, Mapping) or not isinstance(like, Mapping) or "/" in recipe["use"]:
+    if not isinstance(recipe, Mapping) or not isinstance(like, Mapping) or "use" not in recipe:
+        return recipe
+    if "/" in recipe["use"] or "use" not in like:
         return recipe
     plugin, _, name = like["use"].rpartition("/")
     return {**recipe, "use": like["use"]} if plugin and recipe["use"] == name else recipe
@@ -381,3 +386,19 @@ def identity_of(run: Run, options: TrainingOptions, **facts: Any) -> dict[str, A
     """
     kept = ("optimizer", "batch_size", "ema_decay", "schedule")
     return {"seed": run.seed, "dtype": run.dtype, **{k: getattr(options, k) for k in kept}, **facts}
+
+
+def _norms_of_frozen(module: torch.nn.Module, trained: list[torch.nn.Parameter]) -> list[Any]:
+    """Return the batch normalisations whose parameters, or those beside them, are all frozen."""
+    is_trained = {id(p) for p in trained}
+    modules = dict(module.named_modules())
+    found = []
+    for name, norm in modules.items():
+        if not isinstance(norm, torch.nn.modules.batchnorm._BatchNorm):
+            continue
+        owner = name
+        while owner and not list(modules[owner].parameters()):
+            owner = owner.rpartition(".")[0]  # without parameters of its own: look around it
+        if not any(id(p) in is_trained for p in modules[owner].parameters()):
+            found.append(norm)
+    return found

@@ -150,5 +150,59 @@ def test_transferred_members_form_an_ensemble(parents, make_metals, tmp_path) ->
     assert model.predict(split.valid).std["energy"].max() > 0
 
 
+@pytest.mark.parametrize(("mode", "changed"), [("head", False), ("full", True)])
+def test_the_statistics_of_a_frozen_body_stay(make_metals, tmp_path, mode, changed) -> None:
+    body = {"use": "cgcnn", "width": 8, "n_layers": 1, "cutoff": 3.5}
+    spec = Spec("property", {"body": body, "targets": ["energy"]})
+    first = split_random(make_metals(16), valid=4, test=0, seed=0)
+    run = Run(tmp_path / "parent-run", training=OPTIONS)
+    model = REGISTRY.build("strategy", "direct")(spec, first, run=run)
+    parent = save_artifact(model, tmp_path / "parent", spec=spec, split=first)
+    second = split_random(make_metals(16, seed=5), valid=4, test=0, seed=0)
+    child = transfer(
+        spec, second, Run(tmp_path / "run", training=OPTIONS), parent=str(parent), mode=mode
+    )
+
+    def statistics(network):
+        return {n: b.numpy() for n, b in network.named_buffers() if "running_" in n}
+
+    before, after = statistics(load_artifact(parent).model.network), statistics(child.network)
+    assert before
+    assert any(not np.array_equal(before[n], after[n]) for n in before) == changed
+
+
+def test_ensembles_and_sums_are_no_parents_but_their_parts_are(
+    parents, make_metals, tmp_path
+) -> None:
+    spec, parent = parents["potential"]
+    split = split_random(make_metals(12, seed=5), valid=2, test=0, seed=0)
+    short = OPTIONS.replace(epochs=1)
+    for name, strategy, part, message in (
+        ("pair", {"use": "ensemble", "n_members": 2}, "members/1", "is an ensemble"),
+        ("sum", {"use": "delta", "parent": str(parent)}, "difference", "sum of two"),
+    ):
+        model = REGISTRY.build("strategy", strategy)(
+            spec, split, run=Run(tmp_path / f"{name}-run", training=short)
+        )
+        path = save_artifact(model, tmp_path / name, spec=spec, split=split)
+        with pytest.raises(ConfigError, match=message):
+            transfer(spec, split, Run(tmp_path / "x"), parent=str(path))
+        run = Run(tmp_path / f"{name}-child", training=short)
+        assert transfer(spec, split, run, parent=str(path / part)).lineage["mode"] == "full"
+
+
+def test_a_parent_that_does_not_fit_is_found_before_the_control_is_trained(
+    parents, make_metals, tmp_path
+) -> None:
+    _, parent = parents["property"]
+    dataset = make_metals(12, seed=5).with_target("band_gap", np.linspace(0, 1, 12))
+    split = split_random(dataset, valid=2, test=0, seed=0)
+    wide = {"use": "painn", **PAINN, "width": 16}
+    spec = Spec("property", {"body": wide, "targets": ["band_gap"]})
+    with pytest.raises(ConfigError, match="does not fit"):
+        transfer(spec, split, Run(tmp_path / "run", training=OPTIONS), parent=str(parent))
+    assert not (tmp_path / "run" / "control").exists()
+
+
 def test_an_untrained_model_type_is_told_apart(parents) -> None:
     assert "start" in build_model(parents["potential"][0], REGISTRY).fit.__annotations__
