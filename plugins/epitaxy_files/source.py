@@ -112,8 +112,8 @@ class FileSource:
         name = plain_name(path)
         if self._format == "parquet" or name.endswith(".parquet"):
             return True  # others are refused
-        if not name.endswith((".xyz", ".extxyz", ".db")):
-            return False
+        if not (path.is_file() and name.endswith((".xyz", ".extxyz", ".db"))):
+            return False  # what a pipe says can be read once only
         try:
             return any(KEY in known_values(atoms) for _, atoms in islice(self._frames(path), 1))
         except DataError:
