@@ -131,6 +131,17 @@ def test_the_same_structure_with_another_energy_is_a_conflict():
     assert "another energy" in str(checker.reason_against(other))
 
 
+def test_labels_that_are_lost_with_a_repeated_structure_are_named():
+    """As where MP's moduli and Alexandria's heat capacities of one structure are merged."""
+    checker = FrameChecker()
+    assert checker.reason_against(silicon()) is None
+    more = {**silicon().targets, "heat_capacity": np.float64(20.0), "stress": np.zeros(6)}
+    lost = "structure seen before without heat_capacity, stress"
+    assert checker.reason_against(silicon(targets=more)) == lost
+    fewer = silicon(targets={"energy": np.float64(-43.0)})
+    assert checker.reason_against(fewer) == "duplicate structure"
+
+
 def test_two_levels_of_theory_are_no_duplicates():
     checker = FrameChecker()
     assert checker.reason_against(silicon(method=Method(xc_functional="PBE"))) is None

@@ -87,14 +87,17 @@ class Rejections:
         }
 
 
+_Names = tuple[tuple[str, ...], tuple[str, ...]]  # of labels with one number, of all labels
+
+
 class FrameChecker:
     """Checks frames one after another and remembers which structures it has seen."""
 
     def __init__(self, checks: FrameChecks | None = None):
         self.checks = checks or FrameChecks()
         self.limits = limits_with(self.checks.limits)
-        self._seen: dict[bytes, tuple[tuple[str, ...], bytes]] = {}
-        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._seen: dict[bytes, tuple[_Names, bytes]] = {}
+        self._names: dict[_Names, _Names] = {}
 
     def reason_against(self, entry: Entry) -> str | None:
         """Return why a frame cannot be used, or None; a usable one is remembered."""
@@ -198,15 +201,18 @@ class FrameChecker:
             if np.ndim(value) == 0
         }
         # Packed, for there may be millions: names are shared, values are bytes.
-        names = self._names.setdefault(tuple(values), tuple(values))
+        both = (tuple(values), tuple(sorted(entry.targets)))
+        names = self._names.setdefault(both, both)
         packed = (names, np.array(list(values.values())).tobytes())
         seen = self._seen.setdefault(key, packed)
         if seen is packed:
             return None
-        others = dict(zip(seen[0], np.frombuffer(seen[1]).tolist(), strict=True))
+        others = dict(zip(seen[0][0], np.frombuffer(seen[1]).tolist(), strict=True))
         for name, value in sorted(values.items(), key=lambda item: item[0] != "energy"):
             if abs(value - others.get(name, value)) > SAME_VALUE * max(1.0, abs(value)):
                 return f"structure seen before with another {name}"
+        if lost := set(both[1]).difference(seen[0][1]):
+            return f"structure seen before without {', '.join(sorted(lost))}"
         return "duplicate structure" if has_structure(entry) else "formula and labels seen before"
 
 
