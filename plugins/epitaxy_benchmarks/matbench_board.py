@@ -19,6 +19,9 @@ import numpy as np
 
 from epitaxy.folds import Fold
 
+DIGITS = 4
+"""Decimals that the board prints."""
+
 _FILE = Path(__file__).with_name("matbench_board.json")
 
 
@@ -37,21 +40,27 @@ class Board:
     entries: tuple[tuple[str, float, float], ...]
 
     def rank(self, value: float) -> int:
-        """Return the place (from 1) that a mean would have among the entries."""
-        better = [
-            v for _, v, _ in self.entries if (v < value if self.metric == "mae" else v > value)
-        ]
+        """Return the place (from 1) that a mean has among the entries, at their 4 digits."""
+        ours = round(value, DIGITS)
+        means = [mean for _, mean, _ in self.entries]
+        better = [m for m in means if (m < ours if self.metric == "mae" else m > ours)]
         return len(better) + 1
 
     def entry(self, algorithm: str) -> tuple[float, float] | None:
         """Return mean and standard deviation of an algorithm, None if it has no entry."""
         return next(((mean, std) for name, mean, std in self.entries if name == algorithm), None)
 
-    def neighbors(self, rank: int) -> tuple[str, str]:
-        """Return the entries right above and right below a place, "" where there is none."""
-        texts = [f"{name} {mean:g}" for name, mean, _ in self.entries]
-        above = texts[rank - 2] if rank > 1 else ""
-        return above, texts[rank - 1] if rank <= len(texts) else ""
+    def place(self, value: float) -> str:
+        """Return the place of a mean in words, with the entries around it."""
+        rank, ours = self.rank(value), round(value, DIGITS)
+        level = [name for name, mean, _ in self.entries if mean == ours]
+        texts = [f"{name} {mean:.{DIGITS}f}" for name, mean, _ in self.entries]
+        around = [f"after {texts[rank - 2]}"] if rank > 1 else []
+        if level:
+            around.append(f"level with {', '.join(level)}")
+        elif rank <= len(texts):
+            around.append(f"before {texts[rank - 1]}")
+        return f"place {rank} of {len(texts) + 1} ({', '.join(around)})"
 
 
 @cache

@@ -160,18 +160,12 @@ def lines_of(report: TaskReport) -> list[str]:
 def _verdict(report: TaskReport) -> str:
     if report.not_comparable:
         return f"not comparable with the board: {report.not_comparable}"
-    board, rank = report.task.board, report.rank or 0
-    above, below = board.neighbors(rank)
-    place = f"board: place {rank} of {len(board.entries) + 1}"
-    between = ", ".join(
-        text for text in (above and f"after {above}", below and f"before {below}") if text
-    )
     note = (
         "; the board's rocauc is the balanced accuracy"
         if report.task.facts.is_classification
         else ""
     )
-    return f"{place} ({between}){note}"
+    return f"board: {report.task.board.place(report.summary[report.metric]['mean'])}{note}"
 
 
 def table_of(reports: Sequence[TaskReport]) -> list[str]:
