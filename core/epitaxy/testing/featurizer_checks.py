@@ -19,7 +19,13 @@ Build = Callable[[], Any]
 
 
 def checks(registry: Registry, offer: Offer) -> list[Check]:
-    """Return the checks of a featurizer; it is built with `Component.example`."""
+    """Return the checks of a featurizer; it is built with `Component.example`.
+
+    None, if it lacks the methods: the check of the target says so.
+    """
+    target = registry.load("featurizer", offer.qualified_name)
+    if isinstance(target, type) and not hasattr(target, "fit"):
+        return []
     spec = {"use": offer.qualified_name, **dict(offer.component.example)}
     build = functools.partial(registry.build, "featurizer", spec)
     return featurizer_checks(build, prefix=f"featurizer/{offer.qualified_name}: ")
