@@ -16,7 +16,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-BENCHMARKS = ("graphs", "training_step", "calculator", "stores", "bp5")
+BENCHMARKS = ("graphs", "training_step", "calculator", "stores", "bp5", "atomsets")
 FOLDER = Path(__file__).parent
 
 

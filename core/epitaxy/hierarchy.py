@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from epitaxy.composition import TAG
 from epitaxy.errors import CapabilityError, ConfigError
 from epitaxy.graph_model import refuse_compositions, sees_composition_only
 from epitaxy.graphs.batch import GraphBatch
@@ -276,11 +275,6 @@ def _in_memory(
     }
 
 
-def has_formulas(dataset: Dataset) -> bool:
-    """Whether some entries are formulas without a structure."""
-    return TAG in dataset.tags and bool((dataset.tag(TAG) != "").any())
-
-
 def _module(model: Model, title: str) -> MultitaskNetwork | Potential:
     if getattr(model, "members", None) is not None:
         raise ConfigError(f"{title} is an ensemble: name one member, for example .../members/0")
@@ -294,4 +288,4 @@ def _module(model: Model, title: str) -> MultitaskNetwork | Potential:
     return module
 
 
-__all__ = ["Level", "Parent", "has_formulas", "hierarchical_features"]
+__all__ = ["Level", "Parent", "hierarchical_features"]

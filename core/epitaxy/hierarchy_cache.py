@@ -4,8 +4,8 @@
     FOLDER/<parent>/<structures>/n_atoms.npy (n,) int64
     FOLDER/<parent>/<structures>/V1.npy      (rows, width) float32
 
-The key of a structure is a digest of its elements, positions and cell, so that labels, order and
-selection do not matter: a subset finds its features in the file of the whole set.
+The key of a structure is a digest of its elements, positions and cell (and formula), so that
+labels, order and selection do not matter: a subset finds its features in the file of the whole set.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from epitaxy.composition import TAG
 from epitaxy.stores.new_file import new_file
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _KEY = np.dtype((np.void, 16))
 def structure_keys(dataset: Dataset) -> np.ndarray:
     """Return the key of each structure, (n,) of 16 bytes."""
     keys = np.empty(len(dataset), dtype=_KEY)
+    formulas = dataset.tag(TAG) if TAG in dataset.tags else None
     for start in range(0, len(dataset), _STRUCTURES_AT_ONCE):
         end = min(start + _STRUCTURES_AT_ONCE, len(dataset))
         some = dataset.gather(slice(start, end))
@@ -42,6 +44,8 @@ def structure_keys(dataset: Dataset) -> np.ndarray:
             digest.update(positions[last - n : last].tobytes())
             digest.update(cells[i].tobytes())
             digest.update(pbc[i].tobytes())
+            if formulas is not None:
+                digest.update(str(formulas[start + i]).encode())
             keys[start + i] = np.void(digest.digest()[:16])
     return keys
 

@@ -23,7 +23,8 @@ class ParentFeatures:
     Args:
         parent: folder of the parent's artifact.
         level: V0, V1 ..., u1 ..., v_r or f, what the parent has.
-        cache: folder where features are kept for other runs (`epitaxy.hierarchy`).
+        cache: folder where features are kept for other runs (`epitaxy.hierarchy`); a model that
+            was loaded computes them in memory.
     """
 
     extrapolates = True  # the parent says which elements it knows
@@ -92,6 +93,7 @@ class ParentFeatures:
         Raises:
             ArtifactError: it is another one, or cannot be read.
         """
+        self._cache = None  # it may be a place of another machine
         expected = bytes(np.asarray(arrays["parent"], dtype=np.uint8)).decode()
         if self._parent.digest != expected:
             raise ArtifactError(

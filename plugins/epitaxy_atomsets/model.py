@@ -65,7 +65,8 @@ class AtomSets:
         standardise: shift and scale the features by mean and deviation over the training set.
         unseen: elements that the parent, or without one the training set, lacks: "refuse", or
             "initialise": they get the mean vector, or without a parent keep a random one.
-        cache: folder where features are kept for other runs (`epitaxy.hierarchy`).
+        cache: folder where features are kept for other runs (`epitaxy.hierarchy`); a model that
+            was loaded computes them in memory.
 
     Raises:
         OptionError: an option is out of range, or options contradict each other.
@@ -109,7 +110,7 @@ class AtomSets:
         }
         self._tune = level is None if tune is None else tune
         self._initial, self._standardise, self._unseen = initial, standardise, unseen
-        self._cache = cache
+        self._cache, self._uses_cache = cache, True
         self._given_tune = tune
         self._network: AtomSetsNetwork | None = None
         self._target: Target | None = None
@@ -315,7 +316,11 @@ class AtomSets:
         assert self._parent is not None
         level = str(self._level)
         values = hierarchical_features(
-            self._parent, dataset, levels=[level], cache=self._cache, tell=tell
+            self._parent,
+            dataset,
+            levels=[level],
+            cache=self._cache if self._uses_cache else None,
+            tell=tell,
         )[level]
         is_per_atom = self._parent.level(level).per_atom
         ptr = np.asarray(dataset.atom_ptr) if is_per_atom else one_each
@@ -422,6 +427,7 @@ class AtomSets:
             ) from error
         fill(network, tensors, title=f"{model!r} ({directory})")
         model._network = network.eval()
+        model._uses_cache = False
         if not model.composition_only:
             model._parent_folder = Path(directory) / PARENT
             model._open_parent(registry)

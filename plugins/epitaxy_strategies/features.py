@@ -73,7 +73,7 @@ def features(
     if hasattr(built, "check_data"):
         built.check_data(split.train, split.valid, run=run)
     same = _tell(known, built, split, run)
-    if atoms != "V0" and not any(has_formulas(part) for part in parts):
+    if atoms != "V0":
         for part in parts:
             hierarchical_features(known, part, levels=[atoms], cache=folder, tell=run.progress.note)
     lineage: dict[str, Any] = {
