@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from epitaxy.config import Config, check_config
-from epitaxy.errors import ConfigError, EpitaxyError, TrainingError
+from epitaxy.errors import CapabilityError, ConfigError, EpitaxyError, TrainingError
 from epitaxy.run import Run
 from epitaxy.spec import Spec
+from epitaxy.split.by_target import tagged_test
 from epitaxy.training.journal import FILE_NAME, read_journal
 from epitaxy.training_data import open_split
 
@@ -29,7 +31,11 @@ if TYPE_CHECKING:
     from epitaxy.split import Split
 
 ARTIFACT, CONFIG, SPLIT = "artifact", "config.yaml", "split.json"
-GROUP_TAGS = ("group", "kind")  # test errors are also listed by the first that entries carry
+GROUP_TAGS = (
+    "test_part",
+    "group",
+    "kind",
+)  # test errors are also listed by the first that entries carry
 
 log = logging.getLogger("epitaxy")
 
@@ -99,7 +105,7 @@ def train(
         raise
     metrics = {
         name: numbers_of(evaluated)
-        for name, part in (("valid", split.valid), ("test", split.test))
+        for name, part in (("valid", split.valid), ("test", tagged_test(split)))
         if (evaluated := evaluate_part(model, part, name)) is not None
     }
     path = save_artifact(
@@ -133,8 +139,28 @@ def _check_data(config: Config, split: Split, *, run: Run, registry: Registry) -
     from epitaxy.models import build_model
 
     check = getattr(build_model(config.model, registry), "check_data", None)
-    if check is not None:
-        check(split.train, split.valid, run=run)
+    if check is None:
+        return
+    check(split.train, split.valid, run=run)
+    if missing := split.test.elements - split.train.elements:
+        try:
+            check(split.train, split.test, run=run)
+        except TrainingError as error:
+            raise CapabilityError(
+                unknown_elements(missing, config.model.use, "the test part", "the training part")
+                + ", or split in another way"
+            ) from error
+
+
+def unknown_elements(missing: Iterable[int], model: str, where: str, lacking: str) -> str:
+    """Return why a model cannot be tested on elements that it has not seen."""
+    from ase.data import chemical_symbols
+
+    return (
+        f"{where} holds {', '.join(chemical_symbols[z] for z in sorted(missing))}, which "
+        f"{lacking} lacks, and model {model!r} learns each element from its structures: take a "
+        f"model that describes elements by their properties"
+    )
 
 
 def _in_full(config: Config, registry: Registry) -> Config:

@@ -29,6 +29,7 @@ from epitaxy.split import (
     split_random,
     split_stratified,
     split_together,
+    tagged_test,
 )
 
 METALS = ["Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Al", "Pb", "Fe", "Co"]
@@ -296,6 +297,25 @@ def test_the_forward_test_is_the_best_tenth_and_what_belongs_to_it():
     whole = split_forward(DATASET, "band_gap")
     assert_sound(whole, compositions(DATASET))
     assert values.max() in whole.test.target("band_gap")[0]
+
+
+def test_a_forward_split_can_keep_a_low_test_of_the_same_size(tmp_path):
+    plain = split_forward(DATASET, "band_gap", groups="none")
+    split = split_forward(DATASET, "band_gap", groups="none", low_test=True)
+    assert tagged_test(plain) is plain.test
+    tested = tagged_test(split)
+    words = tested.tag("test_part")
+    high, low = tested[words == "high-test"], tested[words == "low-test"]
+    assert sorted(high.ids) == sorted(plain.test.ids)
+    assert len(low) == len(high)
+    assert low.target("band_gap")[1].all()  # only structures that can be tested
+    assert low.target("band_gap")[0].max() <= high.target("band_gap")[0].min()
+    assert not set(low.ids) & set(split.train.ids)
+    assert_sound(split_forward(DATASET, "band_gap", low_test=True), compositions(DATASET))
+    split.save(tmp_path / "split.json")
+    again = tagged_test(Split.load(tmp_path / "split.json", DATASET))
+    assert again.tag("test_part").tolist() == words.tolist()
+    assert divide_again(split).digest == split.digest
 
 
 def test_extensive_targets_count_per_atom():

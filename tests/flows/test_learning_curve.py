@@ -140,3 +140,43 @@ def test_points_of_another_config_are_not_mixed_in(place, whole) -> None:
     more = run(place, "-o", "whole", "--resume", "--set", "learning_curve.sizes=[8, 16]", "--json")
     assert more.returncode == 0
     assert list(json.loads(more.stdout)["findings"]["all"]["table"]["direct"]) == ["8", "16"]
+
+
+def test_low_and_high_test_stand_side_by_side(place) -> None:
+    forward = {"method": "forward", "target": "energy", "groups": "none", "low_test": True}
+    section = {"sizes": [8, 16], "seeds": 1, "metric": "energy_mae"}
+    config = {**CONFIG, "split": forward, "learning_curve": section}
+    (place / "forward.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "epitaxy"]
+    options = {"cwd": place, "capture_output": True, "text": True, "timeout": 300, "check": True}
+    subprocess.run([*command, "learning-curve", "forward.yaml", "-o", "forward"], **options)
+    document = json.loads((place / "forward" / "learning_curve.json").read_text())
+    assert list(document["findings"]) == ["all", "low-test", "high-test"]
+    split = ["split", "metals", "-o", "forward.json", "--method", "forward", "--target", "energy"]
+    subprocess.run([*command, *split, "--groups", "none", "--low-test"], **options)
+    artifact = "forward/model/n-16/seed-0/artifact"
+    evaluate = ["evaluate", artifact, "metals", "--split", "forward.json", "--json"]
+    found = json.loads(subprocess.run([*command, *evaluate], **options).stdout)
+    both = found["by_group"]
+    assert set(both) == {"low-test", "high-test"}
+    assert both["low-test"]["energy"]["n"] == both["high-test"]["energy"]["n"] == 5
+
+
+def test_an_element_that_no_training_structure_has_is_refused_at_once(place, make_metals) -> None:
+    make_metals(24, elements=("Cu", "Al", "Ni")).save(place / "three", overwrite=True)
+    split = {"method": "element", "elements": ["Ni"], "groups": "none"}
+    plain = {k: v for k, v in CONFIG.items() if k != "learning_curve"}
+    for verb, more in (("train", {}), ("learning-curve", {"learning_curve": {"sizes": [1.0]}})):
+        config = {**plain, **more, "dataset": "three", "split": split}
+        (place / "element.yaml").write_text(yaml.safe_dump(config))
+        done = subprocess.run(
+            [sys.executable, "-m", "epitaxy", verb, "element.yaml", "-o", "element"],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "holds Ni" in done.stderr
+        assert not (place / "element").exists()

@@ -35,12 +35,17 @@ def run(args: Namespace) -> int:
     from epitaxy.artifact import load_artifact
     from epitaxy.dataset import Dataset
     from epitaxy.evaluation.metrics import evaluate
-    from epitaxy.split import Split
+    from epitaxy.split import TEST_PART, Split, tagged_test
 
     artifact = load_artifact(args.artifact)
     dataset = Dataset.open(args.dataset)
     if args.split:
-        dataset = getattr(Split.load(args.split, dataset), args.part)
+        split = Split.load(args.split, dataset)
+        dataset = getattr(split, args.part)
+        if args.part == "test":
+            dataset = tagged_test(split)
+            if TEST_PART in dataset.tags and not args.group:
+                args.group = TEST_PART
     evaluation = evaluate(artifact.model.predict(dataset), dataset, group=args.group)
     numbers = as_json(evaluation)
     if args.json:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _METHODS = ("random", "group", "ids", "stratified", "element", "forward", "folds", "kfold")
 _OPTIONS = (
     *("method", "seed", "groups", "assignment", "by", "n_bins", "elements", "target", "direction"),
+    "low_test",
     *("folds", "fold", "n_folds", "n_inner", "inner", "train"),
 )
 
@@ -62,6 +63,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--elements", help="with element: held out for the test, as Co,Ni")
     parser.add_argument("--target", help="with forward: the target whose best are the test")
     parser.add_argument("--direction", choices=("high", "low"), help="with forward (default: high)")
+    parser.add_argument(
+        "--low-test",
+        action="store_const",
+        const=True,
+        help="with forward: the test also gets as many structures of the rest, for comparison",
+    )
     parser.add_argument(
         "--folds", help="with folds: file with the fold of each structure, or matbench"
     )

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epitaxy.errors import CapabilityError, ConfigError, DataError, EpitaxyError, TrainingError
-from epitaxy.experiment import evaluate_part, numbers_of, write_text
+from epitaxy.experiment import evaluate_part, numbers_of, unknown_elements, write_text
+from epitaxy.split.by_target import tagged_test
 
 if TYPE_CHECKING:
     from epitaxy.config import Config
@@ -88,15 +89,13 @@ class Job:
                 missing = part.elements - self.part.train.elements
                 if not missing:
                     raise
-                from ase.data import chemical_symbols
-
-                names = ", ".join(chemical_symbols[z] for z in sorted(missing))
                 what = "test" if part is self.part.test else "validation"
                 raise CapabilityError(
-                    f"{self.name}: the {what} set holds {names}, which the subset lacks, and "
-                    f"model {self.config.model.use!r} learns each element from its structures: "
-                    f"set learning_curve: {{elements: cover}}, take larger sizes, or a model that "
-                    f"describes elements by their properties"
+                    f"{self.name}: "
+                    + unknown_elements(
+                        missing, self.config.model.use, f"the {what} part", "the subset"
+                    )
+                    + ", larger sizes, or learning_curve: {elements: cover}"
                 ) from error
 
     def train(self, *, keep: bool) -> float:
@@ -108,7 +107,7 @@ class Job:
         strategy = registry.build("strategy", config.strategy)
         try:
             model = strategy(config.model, self.part, run=run)
-            tested = evaluate_part(model, self.part.test, "test")
+            tested = evaluate_part(model, tagged_test(self.part), "test")
             if tested is None:
                 raise DataError("the test part has no label of what the model predicts")
             validated = evaluate_part(model, self.part.valid, "valid")

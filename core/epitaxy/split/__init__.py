@@ -5,7 +5,7 @@ from epitaxy.split.assign import part_sizes
 from epitaxy.split.by_element import split_by_element
 from epitaxy.split.by_fold import split_by_folds, split_kfold
 from epitaxy.split.by_group import split_by_group, split_together
-from epitaxy.split.by_target import split_forward, split_stratified
+from epitaxy.split.by_target import TEST_PART, split_forward, split_stratified, tagged_test
 from epitaxy.split.divide import all_folds, divide, divide_again, divide_together
 from epitaxy.split.labels import group_labels
 from epitaxy.split.leaks import Leaks, leaks
@@ -17,6 +17,7 @@ from epitaxy.split.saved import ids_digest
 __all__ = [
     "METHODS",
     "PARTS",
+    "TEST_PART",
     "Leaks",
     "Split",
     "SplitOptions",
@@ -38,4 +39,5 @@ __all__ = [
     "split_random",
     "split_stratified",
     "split_together",
+    "tagged_test",
 ]

@@ -12,7 +12,9 @@ from epitaxy.quantities import quantity
 from epitaxy.split.assign import evenly, part_fractions, part_sizes
 from epitaxy.split.by_group import split_of, with_valid
 from epitaxy.split.labels import Groups, group_labels
-from epitaxy.split.parts import Split
+from epitaxy.split.parts import PARTS, Split
+
+TEST_PART = "test_part"
 
 
 def split_stratified(
@@ -83,6 +85,7 @@ def split_forward(
     target: str,
     *,
     direction: Literal["high", "low"] = "high",
+    low_test: bool = False,
     groups: Groups = "composition",
     valid: float | int = 0.1,
     test: float | int = 0.1,
@@ -98,6 +101,9 @@ def split_forward(
         dataset: what to divide.
         target: what counts; extensive ones count per atom.
         direction: "high" or "low", which end is the test.
+        low_test: whether the test also gets as many structures of the rest, chosen by group, to
+            compare extrapolation (high-test) with interpolation (low-test). Source: Chen and
+            Ong, npj Comput. Mater. 7, 173 (2021), forward cross-validation.
         groups: what stays together, as in `split_by_group`.
         valid: part for validation, chosen by group from the rest: a fraction of the rest or a
             number of structures.
@@ -122,21 +128,43 @@ def split_forward(
     reached = np.cumsum(counts[order])
     n_groups = int(np.argmin(np.abs(reached - n_test))) + 1
     n_groups = max(1, min(n_groups, int(np.isfinite(highest).sum())))
-    is_test = np.isin(codes, order[:n_groups])
-    part_of_row = with_valid(dataset, is_test, codes, valid=valid, seed=seed, name=name)
-    return split_of(
-        dataset,
-        part_of_row,
-        {
-            "method": "forward",
-            "target": target,
-            "direction": direction,
-            "groups": name,
-            "valid": valid,
-            "test": test,
-            "seed": seed,
-        },
+    is_high = np.isin(codes, order[:n_groups])
+    is_low = np.zeros(len(dataset), dtype=bool)
+    if low_test:
+        taken = is_high | ~np.isfinite(highest)[codes]
+        n_high = int(is_high.sum())
+        part = with_valid(dataset, taken, codes, valid=n_high, seed=seed, name=name)
+        is_low = part == PARTS.index("valid")
+    part_of_row = with_valid(dataset, is_high | is_low, codes, valid=valid, seed=seed, name=name)
+    rows = {name: (part_of_row == k).nonzero()[0] for k, name in enumerate(PARTS)}
+    method: dict[str, object] = {
+        "method": "forward",
+        "target": target,
+        "direction": direction,
+        "low_test": low_test,
+        "groups": name,
+        "valid": valid,
+        "test": test,
+        "seed": seed,
+    }
+    if low_test:  # the test part begins with them
+        method["n_high"] = int(is_high.sum())
+        rows["test"] = np.concatenate([is_high.nonzero()[0], is_low.nonzero()[0]])
+    return Split(
+        dataset, train=rows["train"], valid=rows["valid"], test=rows["test"], method=method
     )
+
+
+def tagged_test(split: Split) -> Dataset:
+    """Return the test part of a split; of a forward split with low-test, tagged with both.
+
+    The tag is `TEST_PART`, its values "high-test" and "low-test".
+    """
+    n_high = split.method.get("n_high")
+    if not isinstance(n_high, int):
+        return split.test
+    words = ["high-test"] * n_high + ["low-test"] * (len(split.test) - n_high)
+    return split.test.with_tag(TEST_PART, words)
 
 
 def target_values(dataset: Dataset, name: str) -> np.ndarray:

@@ -22,7 +22,13 @@ METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "ids": {"train": None, "valid": None, "test": None},
         "stratified": {**_SIZES, **_WHOLE, "by": _REQUIRED, "n_bins": 10},
         "element": {"valid": 0.1, **_WHOLE, "elements": _REQUIRED},
-        "forward": {**_SIZES, **_WHOLE, "target": _REQUIRED, "direction": "high"},
+        "forward": {
+            **_SIZES,
+            **_WHOLE,
+            "target": _REQUIRED,
+            "direction": "high",
+            "low_test": False,
+        },
         "folds": {"valid": 0.1, **_WHOLE, "folds": _REQUIRED, "fold": 0, "by": None},
         "kfold": {"valid": 0.1, **_WHOLE, "n_folds": 5, "fold": 0, "n_inner": None, "inner": 0},
     }
@@ -50,6 +56,7 @@ class SplitOptions:
         elements: for "element": symbols; structures that have one are the test.
         target: for "forward": the target whose extreme values are the test.
         direction: for "forward": "high" or "low".
+        low_test: for "forward": whether the test also gets as many structures of the rest.
         folds: for "folds": a file with the fold of each structure, or "matbench".
         fold: for "folds" and "kfold": which fold is the test, from 0.
         n_folds: for "kfold": how many (5).
@@ -70,6 +77,7 @@ class SplitOptions:
     elements: Sequence[str] | str | None = None
     target: str | None = None
     direction: Literal["high", "low"] | None = None
+    low_test: bool | None = None
     folds: str | None = None
     fold: int | None = None
     n_folds: int | None = None
