@@ -101,9 +101,9 @@ def main() -> None:
                 times, before = seconds_per_epoch(dataset, atomsets, place, options)
                 cpu = time.process_time() - cpu
                 print(
-                    f"{level} {readout:8} {len(dataset):,} rows, {n_threads} threads: best epoch {min(times):.1f} s, "
-                    f"median {np.median(times):.1f} s; preparation {before:.1f} s, "
-                    f"{cpu:.0f} CPU-seconds in all",
+                    f"{level} {readout:8} {len(dataset):,} rows, {n_threads} threads: "
+                    f"best epoch {min(times):.1f} s, median {np.median(times):.1f} s; "
+                    f"preparation {before:.1f} s, {cpu:.0f} CPU-seconds in all",
                     flush=True,
                 )
 
