@@ -16,6 +16,7 @@ from epitaxy.models import build_model
 from epitaxy.registry import Registry
 from epitaxy.run import Run
 from epitaxy.spec import Spec
+from epitaxy.training.batches import Graphs
 from epitaxy.training.options import TrainingOptions
 from epitaxy_graphs.roost import Roost, compositions_of
 
@@ -79,6 +80,26 @@ def test_formulas_and_structures_share_a_batch() -> None:
     graph = build_batch(dataset, [1, 0], cutoff=0.0, dtype=torch.float64)
     first, second = network.structure_features(graph).detach().numpy()
     np.testing.assert_allclose(first, second, rtol=1e-12)
+
+
+def test_kept_graphs_are_those_that_are_built_anew() -> None:
+    formulas = ["Fe0.98765C0.01235", "NaCl", "Cu"]
+    dataset = Dataset.from_entries([composition_entry(f, targets={}) for f in formulas])
+    rows = np.array([2, 0, 0])
+    kept, anew = (
+        Graphs(
+            dataset,
+            cutoff=0.0,
+            dtype=torch.float64,
+            device=torch.device("cpu"),
+            cache_bytes=cache_bytes,
+        ).batch(rows)
+        for cache_bytes in (10**9, 0)
+    )
+    for one, other in zip(kept, anew, strict=True):
+        torch.testing.assert_close(one, other)
+    assert kept.amounts is not None
+    assert float(kept.amounts.sum()) == pytest.approx(3.0)
 
 
 def test_a_tag_that_contradicts_its_atoms_is_named() -> None:
