@@ -257,13 +257,13 @@ def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-def _spread(radial: Tensor, table: Tensor) -> Tensor:
+def spread(radial: Tensor, table: Tensor) -> Tensor:
     """Return radial @ table as a sum for the compiler to unroll."""
     terms = [radial[:, k, None] * table[k] for k in range(table.shape[0])]
     return functools.reduce(torch.add, terms)
 
 
-def _slopes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def silu_slopes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return silu and its first and second derivative."""
     s = torch.sigmoid(x)
     rise = s * (1 - s)
@@ -275,7 +275,7 @@ def pair(
     p: Tensor, q: Tensor, radial: Tensor, table: Tensor, center: Tensor, neighbor: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return what enters the activation and what leaves it."""
-    before = p[center] + q[neighbor] + _spread(radial, table)
+    before = p[center] + q[neighbor] + spread(radial, table)
     return before, before * torch.sigmoid(before)
 
 
@@ -290,8 +290,8 @@ def pair_along(
     neighbor: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return the change of silu along the change of its input, and the curvature term."""
-    change = dp[center] + dq[neighbor] + _spread(dradial, table)
-    _, first, second = _slopes(before)
+    change = dp[center] + dq[neighbor] + spread(dradial, table)
+    _, first, second = silu_slopes(before)
     return first * change, gradient * second * change
 
 
@@ -304,7 +304,7 @@ def sum_slope(
     gradient: Tensor, values: Tensor, weight: Tensor, center: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of `silu_sum` by values and weight."""
-    silu, first, _ = _slopes(values)
+    silu, first, _ = silu_slopes(values)
     at_edge = gradient[center]
     return weight * at_edge * first, (at_edge * silu).sum(-1, keepdim=True)
 
@@ -318,6 +318,6 @@ def sum_along(
     center: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return the terms whose sum is the change of `silu_sum`, and its curvature by values."""
-    silu, first, second = _slopes(values)
+    silu, first, second = silu_slopes(values)
     along = weight * first * dvalues + dweight * silu
     return along, gradient[center] * (weight * second * dvalues + dweight * first)

@@ -2,9 +2,9 @@
 
 Satorras, Hoogeboom, Welling, "E(n) equivariant graph neural networks", arXiv 2102.09844. Equation
 numbers below are those of the paper. What is added so that energies make a potential: every
-message falls smoothly to zero at the cutoff, and periodic images are neighbors like any other. Atoms
-start as an embedding of their element and not, as in HydraGNN's published counts
-(`epitaxy_graphs.egnn_hydragnn`), as coordinates, which would make energies depend on the origin.
+message falls smoothly to zero at the cutoff, and periodic images are neighbors like any other.
+Atoms start as an embedding of their element and not, as in HydraGNN's published counts
+(`epitaxy_graphs.egnn_hydragnn`), as coordinates: energies would depend on the origin.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ _NETWORKS = (
     ("painn", "painn:PaiNN", "PaiNN: equivariant messages of scalars and vectors (Schütt 2021)"),
     ("schnet", "schnet:SchNet", "SchNet: continuous-filter convolutions (Schütt 2017)"),
     ("egnn", "egnn:EGNN", "EGNN: messages learnt from both atoms and distance (Satorras 2021)"),
+    ("pna", "pna:PNA", "PNA: mean, deviation, soft extremes of messages (after Corso 2020)"),
+    ("pna-published", "pna:PublishedPNA", "PNA with the published aggregators (Corso 2020)"),
     ("cgcnn", "cgcnn:CGCNN", "CGCNN: gated convolutions on nearest neighbors (Xie 2018)"),
     ("megnet", "megnet:MEGNet", "MEGNet: edges, atoms and a global state (Chen 2019)"),
     ("mpeu", "mpeu:MPEU", "MPEU: messages with edge updates (Jørgensen 2018, Speckhard 2024)"),

@@ -11,6 +11,7 @@ from epitaxy.graphs.evaluator import make_evaluator
 from epitaxy.potential import Outputs, Potential
 from epitaxy_graphs.egnn import EGNN
 from epitaxy_graphs.painn import PaiNN
+from epitaxy_graphs.pna import PNA
 from epitaxy_graphs.schnet import SchNet
 
 
@@ -102,6 +103,13 @@ def test_edge_kernels_have_the_exact_derivatives(options, dtype, rtol):
 
 
 @pytest.mark.usefixtures("no_compiler")
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 2e-4)])
+def test_kernels_of_several_aggregations_have_the_exact_derivatives(dtype, rtol):
+    torch.manual_seed(1)
+    compare(PNA(width=6, n_layers=2, n_radial=5, cutoff=4.0), dtype, rtol)
+
+
+@pytest.mark.usefixtures("no_compiler")
 def test_frozen_parameters_get_no_gradient_and_stay_fixed():
     torch.manual_seed(1)
     network = PaiNN(width=6, n_layers=2, n_radial=5, cutoff=4.0)
@@ -119,7 +127,7 @@ def test_frozen_parameters_get_no_gradient_and_stay_fixed():
 
 @pytest.mark.usefixtures("no_compiler")
 @pytest.mark.parametrize("atoms", [[Atoms("C")], [Atoms("CC", positions=[[0, 0, 0], [9, 0, 0]])]])
-@pytest.mark.parametrize("network", [PaiNN, EGNN])
+@pytest.mark.parametrize("network", [PaiNN, EGNN, PNA])
 def test_batches_without_edges_work(atoms, network):
     potential = potential_of(network(width=6, n_layers=1, n_radial=3, cutoff=4.0), torch.float64)
     graph = build_batch_from_atoms(atoms, cutoff=4.0, dtype=torch.float64)
@@ -152,6 +160,12 @@ def test_compiled_painn_agrees_with_plain_painn():
 @pytest.mark.parametrize("options", EGNNS.values(), ids=list(EGNNS))
 def test_compiled_egnn_agrees_with_plain_egnn(options):
     compare(egnn(16, **options), torch.float64, 1e-9)
+
+
+@pytest.mark.slow
+def test_compiled_pna_agrees_with_plain_pna():
+    torch.manual_seed(1)
+    compare(PNA(width=16, n_layers=2, n_radial=5, cutoff=4.0), torch.float64, 1e-9)
 
 
 @pytest.mark.slow
