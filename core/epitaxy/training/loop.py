@@ -127,13 +127,13 @@ class Loop:
         if run.resume and self._path.exists():
             self._restore(checkpoint.read_checkpoint(self._path))
         log = journal.Journal(run.directory / journal.FILE_NAME, after_epoch=self._at.epoch - 1)
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
         objective = self._task.objective()
         run.progress.started(run.name, options.epochs)
         run.started(self._facts())
         reason = "stopped by an error"
         self._last_saved = self._started = time.monotonic()
-        for parameter in self._frozen:
-            parameter.requires_grad_(False)
         try:
             with Interruption() as interruption:
                 reason = self._until_done(objective, log, interruption)

@@ -206,3 +206,14 @@ def test_a_parent_that_does_not_fit_is_found_before_the_control_is_trained(
 
 def test_an_untrained_model_type_is_told_apart(parents) -> None:
     assert "start" in build_model(parents["potential"][0], REGISTRY).fit.__annotations__
+
+
+@pytest.mark.slow
+def test_frozen_weights_may_be_trained_around_with_compiled_code(parents, make_metals, tmp_path):
+    spec, parent = parents["potential"]
+    split = split_random(make_metals(24, seed=5), valid=4, test=0, seed=0)
+    run = Run(tmp_path / "run", training=OPTIONS.replace(compile=True))
+    child = transfer(spec, split, run, parent=str(parent), mode="head")
+    before, after = weights_of(load_artifact(parent).model), weights_of(child)
+    name = "network.messages.1.hidden.weight"
+    assert np.array_equal(before[name], after[name])
