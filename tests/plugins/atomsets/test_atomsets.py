@@ -214,3 +214,14 @@ def test_training_resumes_where_it_was(
             model.fit(salts[:40], salts[40:], run=run)
         found.append(model.predict(salts).mean["formation_energy"])
     np.testing.assert_array_equal(*found)
+
+
+def test_double_precision_works_end_to_end(parent: Path, salts: Dataset, tmp_path: Path) -> None:
+    found = []
+    for dtype in ("float32", "float64"):
+        model = AtomSets(targets=["formation_energy"], parent=parent, level="V1")
+        run = Run(tmp_path / dtype, dtype=dtype, training=SHORT)  # type: ignore[arg-type]
+        model.fit(salts[:40], salts[40:], run=run)
+        assert next(model.network.parameters()).dtype == getattr(torch, dtype)
+        found.append(model.predict(salts).mean["formation_energy"])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-4)
