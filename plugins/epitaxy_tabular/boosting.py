@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _STEP = 25
 _CHECKED_ROWS = 200
+_SMALL_TABLE = 20_000
 
 Loss = Literal["squared_error", "absolute_error"]
 
@@ -95,6 +96,12 @@ class Boosting:
 
     def fit(self, table: Table, *, run: Run) -> Trees:
         """Add trees in steps until the validation loss stops falling."""
+        from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
+        with threadpool_limits(_threads(run, len(table.labels)), user_api="openmp"):
+            return self._fit(table, run)
+
+    def _fit(self, table: Table, run: Run) -> Trees:
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
         options: dict[str, Any] = {
@@ -122,7 +129,8 @@ class Boosting:
             model.fit(table.features, table.labels)
             if not has_valid:
                 best = n_trees
-                budget.report(n_trees)
+                predicted = self._staged(model, table.features, table.is_claim)[-1]
+                budget.report(n_trees, train_loss=table.loss(predicted, valid=False))
                 continue
             losses = self._losses(model, table, n_trees)
             budget.report(n_trees, valid_loss=losses[-1])
@@ -152,6 +160,13 @@ class Boosting:
         if is_claim:
             return [stage[:, 1] for stage in model.staged_predict_proba(features)]
         return list(model.staged_predict(features))
+
+
+def _threads(run: Run, n_entries: int) -> int | None:
+    """Return the training option n_threads; else one for a small table, where more are slower."""
+    if run.training.n_threads is not None:
+        return run.training.n_threads
+    return 1 if n_entries < _SMALL_TABLE else None
 
 
 def _trees(model: Any, n_trees: int, table: Table) -> Trees:

@@ -91,7 +91,7 @@ class Forest:
         for step in np.linspace(0, self.n_trees, min(_STEPS, self.n_trees) + 1).round()[1:]:
             forest.set_params(n_estimators=int(step))
             forest.fit(table.features, table.labels)
-            budget.report(int(step))
+            budget.report(int(step), **_losses(forest, table))
             if budget.is_spent:
                 break
         budget.finish(f"{len(forest.estimators_)} of {self.n_trees} trees")
@@ -100,9 +100,22 @@ class Forest:
             has_std=self.gives_std and not table.is_claim,
         )
         some = table.features[:_CHECKED_ROWS]
-        own = forest.predict_proba(some)[:, 1] if table.is_claim else forest.predict(some)
-        check_same(trees, own, some)
+        check_same(trees, _predicted(forest, some, table.is_claim), some)
         return trees
+
+
+def _predicted(forest: Any, features: np.ndarray, is_claim: bool) -> np.ndarray:
+    found = forest.predict_proba(features)[:, 1] if is_claim else forest.predict(features)
+    return np.asarray(found)
+
+
+def _losses(forest: Any, table: Table) -> dict[str, float]:
+    predicted = _predicted(forest, table.features, table.is_claim)
+    losses = {"train_loss": table.loss(predicted, valid=False)}
+    if len(table.valid_labels):
+        predicted = _predicted(forest, table.valid_features, table.is_claim)
+        losses["valid_loss"] = table.loss(predicted, valid=True)
+    return losses
 
 
 def _nodes(tree: Any, is_claim: bool) -> tuple[np.ndarray, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from epitaxy.errors import TrainingError
+from epitaxy.training.journal import FILE_NAME, Journal
 
 if TYPE_CHECKING:
     from epitaxy.run import Run
@@ -87,7 +88,7 @@ class Learner(Protocol):
 
 @dataclass(slots=True)
 class Budget:
-    """Steps and wall time of one fit; tells the user how far it is.
+    """Steps and wall time of one fit; tells the user, and metrics.jsonl, how far it is.
 
     Attributes:
         run: whose training options and progress are used.
@@ -97,13 +98,17 @@ class Budget:
     run: Run
     n_steps: int
     _start: float = field(default_factory=time.monotonic)
+    _journal: Journal = field(init=False)
 
     def __post_init__(self) -> None:
+        self._journal = Journal(self.run.directory / FILE_NAME)
         self.run.progress.started(self.run.name, self.n_steps)
 
     def report(self, step: int, **metrics: float) -> None:
         """Say that so many steps are done."""
-        line = {"epoch": float(step), **metrics}
+        seconds = time.monotonic() - self._start
+        line = {"epoch": step, "step": step, "seconds": seconds, **metrics}
+        self._journal.write(line)
         self.run.progress.epoch(self.run.name, line)
         self.run.epoch_finished(step, line)
 

@@ -11,7 +11,7 @@ import numpy as np
 from epitaxy.errors import OptionError
 from epitaxy.spec import Spec
 from epitaxy_tabular.layers import Layers, Scaler
-from epitaxy_tabular.learner import Table
+from epitaxy_tabular.learner import Budget, Table
 from epitaxy_tabular.tabular_model import TabularModel, Unseen
 
 if TYPE_CHECKING:
@@ -60,10 +60,15 @@ class Line:
         """Fit with each penalty and keep the best."""
         if not self.needs_validation or not len(table.valid_labels):
             return _line(table, self.alpha[len(self.alpha) // 2])
-        lines = [_line(table, alpha) for alpha in self.alpha]
-        losses = [table.loss(line.predict(table.valid_features)[0], valid=True) for line in lines]
+        budget = Budget(run, len(self.alpha))
+        lines, losses = [], []
+        for step, alpha in enumerate(self.alpha, start=1):
+            lines.append(_line(table, alpha))
+            predicted, _ = lines[-1].predict(table.valid_features)
+            losses.append(table.loss(predicted, valid=True))
+            budget.report(step, valid_loss=losses[-1], alpha=alpha)
         best = int(np.argmin(losses))
-        run.progress.finished(run.name, f"{table.name}: alpha = {self.alpha[best]}")
+        budget.finish(f"alpha = {self.alpha[best]:g}")
         return lines[best]
 
 
