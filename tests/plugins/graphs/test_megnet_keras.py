@@ -17,13 +17,16 @@ from epitaxy.dataset import Dataset
 from epitaxy.entry import Entry
 from epitaxy.errors import ArtifactError, CapabilityError
 from epitaxy.graphs.builder import build_batch_from_atoms
+from epitaxy.heads import mean_pooling
 from epitaxy_benchmarks.matcalc import MatcalcSource
+from epitaxy_graphs import megnet
 from epitaxy_graphs.megnet_keras import read_keras
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 WEIGHTS = SHARED / "weights" / "megnet_mp2018_formation_energy_keras.hdf5"
 GOLDEN = (-2.1033, -3.0628, -3.4824, -0.0152, -0.3431)  # NaCl, MgO, TiO2, Si, GaAs; eV/atom
 MATERIALS_PROJECT = (-2.1049, -3.0652, -3.4821, 0.0000, -0.3472)
+SALT = bulk("NaCl", "rocksalt", a=5.69)
 pytestmark = pytest.mark.skipif(not WEIGHTS.is_file(), reason="the Keras weights are not there")
 
 
@@ -60,7 +63,7 @@ def test_compounds_have_their_formation_energies(parent):
     )
     found = formation_energies(
         parent,
-        bulk("NaCl", "rocksalt", a=5.69),
+        SALT,
         bulk("MgO", "rocksalt", a=4.256),
         rutile,
         bulk("Si", a=5.469),
@@ -99,6 +102,24 @@ def test_every_level_can_be_read(parent):
     assert [tuple(x.shape) for x in levels.atoms] == [(2, 16), (2, 32), (2, 32), (2, 32)]
     assert levels.atom_readout.shape == (1, 32)
     assert levels.structures.shape == (1, 96)
+
+
+def test_the_wrong_direction_of_edges_shows_in_compounds_only(parent, monkeypatch):
+    """The trap of these weights: tests on elements do not see it."""
+    right = [formation_energies(parent, bulk("Si", a=5.469)), formation_energies(parent, SALT)]
+    wrong = []
+    for atoms in (bulk("Si", a=5.469), SALT):
+        cutoff = parent.model.cutoff
+        graph = build_batch_from_atoms([atoms], cutoff=cutoff, dtype=torch.float32)
+
+        def at_the_sender(x, index, n, weights=None, graph=graph):
+            is_by_atom = len(index) == len(graph.neighbors) and int(index.max()) > 0
+            return mean_pooling(x, graph.neighbors if is_by_atom else index, n, weights)
+
+        monkeypatch.setattr(megnet, "mean_pooling", at_the_sender)
+        wrong.append(formation_energies(parent, atoms))
+    assert abs(wrong[0] - right[0]) < 1e-4
+    assert abs(wrong[1] - right[1]) > 0.1
 
 
 def test_elements_without_data_are_refused_by_name(parent):
