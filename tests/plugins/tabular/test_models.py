@@ -164,3 +164,25 @@ def test_steels_are_learnt_as_well_as_published(tmp_path: Path) -> None:
     strength = data[test].target("yield_strength")[0]
     error = np.abs(model.predict(data[test]).mean["yield_strength"] - strength).mean()
     assert error < 130
+
+
+@pytest.mark.parametrize("name", MODELS[:-1])
+def test_every_fit_is_followed_in_the_journal_that_report_reads(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from epitaxy.cli import main
+    from epitaxy.training.journal import read_journal
+
+    parts = split(oxides())
+    options = {**QUICK.get(name, {}), "targets": ["band_gap"]}
+    model = build_model(Spec.from_config({"use": name, **options}), REGISTRY)
+    metrics = model.fit(
+        parts.train, parts.valid, run=Run(tmp_path, training=TRAINING, registry=REGISTRY)
+    )
+    lines = read_journal(tmp_path / "metrics.jsonl")
+    epochs = [line["epoch"] for line in lines]
+    assert epochs == sorted(set(epochs))
+    best = min(line["valid_loss"] for line in lines)
+    assert metrics["valid_band_gap_rmse"] ** 2 <= 1.5 * best
+    assert main(["report", str(tmp_path)]) == 0
+    assert "valid loss" in capsys.readouterr().out
