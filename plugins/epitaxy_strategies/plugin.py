@@ -23,6 +23,7 @@ def provide_strategies() -> list[Component]:
             summary="begin with the weights of a trained parent: full, head, layers or adapters",
             needs=("torch",),
             extra="graphs",
+            example={"parent": "runs/parent/artifact"},
         ),
         Component(
             name="delta",
@@ -30,6 +31,7 @@ def provide_strategies() -> list[Component]:
             summary="learn the difference to a parent of a lower level; the result is the sum",
             needs=("torch",),
             extra="graphs",
+            example={"parent": "runs/parent/artifact"},
         ),
         Component(
             name="features",

@@ -76,7 +76,7 @@ def print_result(result: CurveResult) -> None:
         part = "" if group == "all" else f" on {group}"
         console.print(_table(found, title=f"{result.metric}{part}, {unit}", factor=factor))
         for line in _lines(found, factor=factor, unit=unit):
-            console.print(line, highlight=False, markup=False)
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(found: Findings, *, title: str, factor: float) -> Any:
@@ -121,9 +121,9 @@ def _lines(found: Findings, *, factor: float, unit: str) -> list[str]:
         )
     for equal in found.equivalents:
         if equal.rows is None:
-            lines.append(f"{equal.arm}, {equal.n_train:,} structures: not said, {equal.reason}")
+            lines.append(f"{equal.arm}, {equal.n_train:,} structures: not said: {equal.reason}")
             continue
-        reach = ""
+        reach = " (no interval: the slope of the reference is not clear)"
         if equal.interval is not None:
             low, high = equal.interval
             reach = f" (95 % {low:,.0f} to {high:,.0f})"

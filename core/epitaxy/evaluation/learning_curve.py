@@ -181,9 +181,10 @@ def equivalent_rows(
             continue
         rows = line.rows(float(logs.mean()))
         if not extrapolate and not allowed[0] <= rows <= allowed[1]:
+            end, bound = ("more", allowed[1]) if rows > allowed[1] else ("fewer", allowed[0])
             reason = (
-                f"about {_short(rows)} structures, outside {_short(allowed[0])} to "
-                f"{_short(allowed[1])}: further than {EXTRAPOLATION:g} times what was measured"
+                f"{end} than {_short(bound)} structures of the reference, over "
+                f"{EXTRAPOLATION:g} times away from what was measured"
             )
             found.append(Equivalent(arm, n_train, None, None, reason))
             continue
