@@ -22,7 +22,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         _learnt_from(manifest),
         _how_good(manifest),
         _limits(manifest),
-        _use(),
+        _use(manifest),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -55,7 +55,9 @@ def _what(manifest: Mapping[str, Any]) -> str:
         given = ", ".join(f"{k} {v}" for k, v in strategy.items())
         lines.append(f"- strategy: {used}" + (f" ({given})" if given else ""))
     if can["uncertainty"]:
-        lines.append("- error bars: standard deviation over the members, population form")
+        spread = "standard deviation over the members, population form"
+        is_ensemble = manifest["n_members"] > 1
+        lines.append(f"- error bars: {spread if is_ensemble else 'predicted by the model itself'}")
     if "training" in manifest:
         chosen = manifest["training"]
         lines.append(
@@ -143,7 +145,16 @@ def _limits(manifest: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _use() -> str:
+def _use(manifest: Mapping[str, Any]) -> str:
+    if not manifest["capabilities"]["forces"]:
+        return (
+            "## How to use it\n\n```python\n"
+            "from epitaxy.artifact import load_artifact\n"
+            "from epitaxy.dataset import Dataset\n"
+            'model = load_artifact("path/to/this/folder").model\n'
+            'print(model.predict(Dataset.open("dataset")).mean)\n'
+            "```"
+        )
     return (
         "## How to use it\n\n```python\n"
         "from epitaxy.calculator import load\n"

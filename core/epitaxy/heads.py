@@ -90,13 +90,13 @@ class AtomFeatures(NamedTuple):
     """What heads read.
 
     Attributes:
-        atoms: (n_atoms, width), features of the last layer.
+        atoms: (n_atoms, width), features of the last layer; None if no head asked.
         structures: (n_structures, own width), the body's own; None if no head asked.
         graph: the batch.
         cutoff: of the body, Å.
     """
 
-    atoms: Tensor
+    atoms: Tensor | None
     structures: Tensor | None
     graph: GraphBatch
     cutoff: float
@@ -161,8 +161,10 @@ class StructureHead(nn.Module):
         graph = features.graph
         if self.pooling == "own":
             assert features.structures is not None
-            pooled = features.structures
-        elif self.pool is not None:
+            owned: Tensor = self.perceptron(features.structures)
+            return owned
+        assert features.atoms is not None
+        if self.pool is not None:
             pooled = self.pool(features.atoms, graph.structures, graph.n_structures)
         else:
             each = self.perceptron(features.atoms)
@@ -190,6 +192,7 @@ class AtomHead(nn.Module):
 
     def forward(self, features: AtomFeatures) -> Tensor:
         """Return (n_atoms, n_out)."""
+        assert features.atoms is not None
         found: Tensor = self.perceptron(features.atoms)
         return found
 
@@ -223,6 +226,7 @@ class EdgeHead(nn.Module):
     def forward(self, features: AtomFeatures) -> Tensor:
         """Return (n_atoms or n_structures, 3 or 6)."""
         graph, h = features.graph, features.atoms
+        assert h is not None
         d = distances(graph.vectors)
         u = graph.vectors / d[:, None]
         hidden = self.center(h)[graph.centers] + self.neighbor(h)[graph.neighbors]

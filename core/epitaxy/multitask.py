@@ -93,6 +93,10 @@ class MultitaskNetwork(nn.Module):
             kind_of(q) == "structure" and targets[name].pooling_of(q, body) == "own"
             for name, q in self.targets.items()
         )
+        self.uses_atoms = any(
+            kind_of(q) != "structure" or targets[name].pooling_of(q, body) != "own"
+            for name, q in self.targets.items()
+        )
         own_heads = len(branches) if branch_with != "embedding" else 1
         self.heads = nn.ModuleDict(
             {
@@ -104,8 +108,12 @@ class MultitaskNetwork(nn.Module):
             }
         )
         self.levels: nn.Embedding | None = None
+        self.own_levels: nn.Embedding | None = None  # of the body's own structure features
         if branch_with != "heads" and len(branches) > 1:
-            self.levels = nn.Embedding(len(branches), n_features)
+            if self.uses_atoms:
+                self.levels = nn.Embedding(len(branches), n_features)
+            if self.uses_own:
+                self.own_levels = nn.Embedding(len(branches), n_own)
         self.compiled = False  # whether the body's `compiled_features` are asked
         self.log_variances: nn.Parameter | None = None
         if learned_weights:
@@ -139,7 +147,8 @@ class MultitaskNetwork(nn.Module):
     def parts(self) -> Mapping[str, nn.Module]:
         """Return what transfer learning freezes: embedding, body and head."""
         inner = {name: part for name, part in self.body.parts().items() if name != "head"}
-        heads = nn.ModuleList([self.heads, *([self.levels] if self.levels else [])])
+        levels = [one for one in (self.levels, self.own_levels) if one is not None]
+        heads = nn.ModuleList([self.heads, *levels])
         return {**inner, "head": heads}
 
     def features(self, graph: GraphBatch) -> tuple[Tensor, ...]:
@@ -188,10 +197,13 @@ class MultitaskNetwork(nn.Module):
         return self.features(graph)[-1]
 
     def _targets(self, graph: GraphBatch, branch: Tensor) -> dict[str, Predicted]:
-        atoms = self.atom_features(graph)
-        if self.levels is not None:
-            atoms = atoms + self.levels(branch)[graph.structures]
         own = self.body.structure_features(graph) if self.uses_own else None
+        if own is not None and self.own_levels is not None:
+            own = own + self.own_levels(branch)
+        # The body is not run twice for a readout of its own.
+        atoms = self.atom_features(graph) if self.uses_atoms else None
+        if atoms is not None and self.levels is not None:
+            atoms = atoms + self.levels(branch)[graph.structures]
         features = AtomFeatures(atoms, own, graph, self.cutoff)
         found: dict[str, Predicted] = {}
         for index, (name, rule) in enumerate(self.targets.items()):

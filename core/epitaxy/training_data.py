@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from epitaxy.curation.frames import FrameChecker, Rejections
     from epitaxy.dataset import Dataset
     from epitaxy.entry import Entry
+    from epitaxy.protocols import Source
     from epitaxy.registry import Registry
     from epitaxy.split import Split
 
@@ -154,13 +155,14 @@ def open_dataset(place: Place, registry: Registry) -> Dataset:
     return _checked(registry.build("source", place), spec)
 
 
-def _checked(source: Iterable[Entry], spec: Spec) -> Dataset:
+def _checked(source: Source, spec: Spec) -> Dataset:
     """Collect the usable frames of a source and compare their labels with each other."""
     from epitaxy.curation.consistency import check_consistency
     from epitaxy.curation.frames import FrameChecker, FrameChecks, Rejections
+    from epitaxy.curation.ingest import required_of
     from epitaxy.dataset import Dataset
 
-    checks, rejections = FrameChecks(), Rejections()
+    checks, rejections = FrameChecks(require=required_of([source])), Rejections()
     dataset = Dataset.from_entries(_usable(source, FrameChecker(checks), rejections))
     what = str(spec.options.get("path") or spec.use)
     for line in rejections.lines():

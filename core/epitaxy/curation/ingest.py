@@ -108,7 +108,7 @@ def ingest(
     source_list = [sources] if isinstance(sources, Source) else list(sources)
     checks = checks or FrameChecks()
     if checks.require is None:
-        checks = replace(checks, require=_required(source_list))
+        checks = replace(checks, require=required_of(source_list))
     conventions = conventions or Conventions()
     checker, rejections = FrameChecker(checks), Rejections()
     warnings: list[str] = []
@@ -220,7 +220,7 @@ def _hints(sources: Sequence[Source], rejections: Rejections) -> list[str]:
     return said
 
 
-def _required(sources: Sequence[Source]) -> tuple[str, ...]:
+def required_of(sources: Sequence[Source]) -> tuple[str, ...]:
     """Return what frames need by default: an energy, if they are for potentials.
 
     A dataset that epitaxy exported comes back as it was.
