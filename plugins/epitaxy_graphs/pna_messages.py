@@ -18,6 +18,7 @@ Shapes: P, Q (n_atoms, width); g = radial (n_edges, n_radial); C = inside and G 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from epitaxy_graphs.edge_kernels import Edges, run, silu_slopes, spread, sum_row
 SHARPNESS = 4.0
 """s of the soft extremes log(mean(exp(s m))) / s."""
 LARGEST_EXPONENT = 20.0
-"""s m enters the exponential as 20 tanh(s m / 20), which no message can make overflow."""
+"""T. s m enters the exponential as h = s m / sqrt(1 + (s m / T)^2), which cannot overflow."""
 
 
 def powers(messages: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ class _Sums(Function):
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         *arrays, at = inputs
         ctx.arrays, ctx.edges = arrays, at  # attached: derivatives depend on them
-        return sum_rows(run(forward_kernel, *arrays, *_ends(at)), at.center)
+        return _sums(run(forward_kernel, *arrays, *_ends(at)), at)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -71,7 +72,8 @@ class _Slope(Function):
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
         *arrays, at = inputs
-        by_a, by_f, by_weight = run(slope_kernel, gradient, *arrays, *_ends(at))
+        y = gradient.chunk(4, dim=-1)
+        by_a, by_f, psi = run(slope_kernel, *y, *arrays, *_ends(at))
         ctx.edges = at
         ctx.save_for_backward(gradient, *arrays, by_a, by_f)
         _, _, inside, outside, radial, _ = arrays
@@ -81,7 +83,7 @@ class _Slope(Function):
             radial.T @ by_a,
             radial.T @ by_f,
             by_a @ inside.T + by_f @ outside.T,
-            by_weight,
+            psi.sum(-1, keepdim=True),
         )
 
     @staticmethod
@@ -90,11 +92,10 @@ class _Slope(Function):
         gradient, *arrays, first_a, first_f = ctx.saved_tensors
         at, radial = ctx.edges, arrays[4]
         dp, dq, _, _, dradial, dweight = changes
-        along, by_a, by_f = run(
-            along_kernel, gradient, *arrays, dp, dq, dradial, dweight, *_ends(at)
-        )
+        y = gradient.chunk(4, dim=-1)
+        *along, by_a, by_f = run(along_kernel, *y, *arrays, dp, dq, dradial, dweight, *_ends(at))
         return (
-            sum_rows(along, at.center),
+            _sums(along, at),
             sum_rows(by_a, at.center),
             sum_rows(by_a, at.neighbor),
             radial.T @ by_a + dradial.T @ first_a,
@@ -105,24 +106,33 @@ class _Slope(Function):
         )
 
 
+def _sums(values: Sequence[Tensor], at: Edges) -> Tensor:
+    return torch.cat([sum_rows(value, at.center) for value in values], dim=-1)
+
+
 def _ends(at: Edges) -> tuple[Tensor, Tensor]:
     return at.center.atom, at.neighbor.atom
 
 
 # ---------------------------------------------------------------- kernels
+# They take and give lists of (n_edges, width) instead of one concatenated array: the compiler
+# writes one loop for the former, and one per piece for the latter.
 
 
 def _powers(m: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    bounded = LARGEST_EXPONENT * torch.tanh(m * (SHARPNESS / LARGEST_EXPONENT))
-    return m, m * m, torch.exp(bounded), torch.exp(-bounded)
+    u = m * (SHARPNESS / LARGEST_EXPONENT)
+    rising = torch.exp(LARGEST_EXPONENT * u * torch.rsqrt(1 + u * u))
+    return m, m * m, rising, 1 / rising
 
 
 def _slopes(m: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Return the rows of `powers` and their first and second derivatives by m."""
-    t = torch.tanh(m * (SHARPNESS / LARGEST_EXPONENT))
-    rising, falling = torch.exp(LARGEST_EXPONENT * t), torch.exp(-LARGEST_EXPONENT * t)
-    slope = SHARPNESS * (1 - t * t)  # of the exponent
-    bend = slope * t * (-2 * SHARPNESS / LARGEST_EXPONENT)
+    u = m * (SHARPNESS / LARGEST_EXPONENT)
+    shrink = torch.rsqrt(1 + u * u)
+    rising = torch.exp(LARGEST_EXPONENT * u * shrink)
+    falling = 1 / rising
+    slope = SHARPNESS * shrink * shrink * shrink  # h'
+    bend = (-3 * SHARPNESS / LARGEST_EXPONENT) * u * shrink * shrink * slope  # h''
     square = slope * slope
     return (
         (m, m * m, rising, falling),
@@ -149,15 +159,18 @@ def forward_kernel(
     weight: Tensor,
     center: Tensor,
     neighbor: Tensor,
-) -> Tensor:
-    """Return what each edge adds to the sums, (n_edges, 4 * width)."""
+) -> list[Tensor]:
+    """Return the four terms that each edge adds to the sums, (n_edges, width) each."""
     a = p[center] + q[neighbor] + spread(radial, inside)
     m = a * torch.sigmoid(a) * spread(radial, outside)
-    return torch.cat([weight * row for row in _powers(m)], dim=-1)
+    return [weight * row for row in _powers(m)]
 
 
 def slope_kernel(
-    gradient: Tensor,
+    y0: Tensor,
+    y1: Tensor,
+    y2: Tensor,
+    y3: Tensor,
     p: Tensor,
     q: Tensor,
     inside: Tensor,
@@ -167,17 +180,20 @@ def slope_kernel(
     center: Tensor,
     neighbor: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the first derivatives by a, f (n_edges, width) and by the weight (n_edges, 1)."""
+    """Return the first derivatives by a and f, and Psi, (n_edges, width) each."""
     silu, first, _ = silu_slopes(p[center] + q[neighbor] + spread(radial, inside))
     f = spread(radial, outside)
     rows, rises, _ = _slopes(silu * f)
-    y = gradient[center].chunk(4, dim=-1)
+    y = (y0[center], y1[center], y2[center], y3[center])
     rise = weight * _contract(y, rises)
-    return rise * first * f, rise * silu, _contract(y, rows).sum(-1, keepdim=True)
+    return rise * first * f, rise * silu, _contract(y, rows)
 
 
 def along_kernel(
-    gradient: Tensor,
+    y0: Tensor,
+    y1: Tensor,
+    y2: Tensor,
+    y3: Tensor,
     p: Tensor,
     q: Tensor,
     inside: Tensor,
@@ -190,18 +206,18 @@ def along_kernel(
     dweight: Tensor,
     center: Tensor,
     neighbor: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the change of the sums (n_edges, 4 * width), and of the derivatives by a and f."""
+) -> list[Tensor]:
+    """Return the change of the four terms, and of the derivatives by a and f."""
     silu, first, second = silu_slopes(p[center] + q[neighbor] + spread(radial, inside))
     f = spread(radial, outside)
     da = dp[center] + dq[neighbor] + spread(dradial, inside)
     df = spread(dradial, outside)
     dm = first * f * da + silu * df
     rows, rises, bends = _slopes(silu * f)
-    y = gradient[center].chunk(4, dim=-1)
+    y = (y0[center], y1[center], y2[center], y3[center])
     rise = _contract(y, rises)
     change = dweight * rise + weight * _contract(y, bends) * dm
     rise = weight * rise
     along = [dweight * row + weight * dm * slope for row, slope in zip(rows, rises, strict=True)]
     by_a = change * first * f + rise * (second * da * f + first * df)
-    return torch.cat(along, dim=-1), by_a, change * silu + rise * first * da
+    return [*along, by_a, change * silu + rise * first * da]
