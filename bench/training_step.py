@@ -1,12 +1,13 @@
-"""Training speed of PaiNN on silicon, plain and compiled, in one run.
+"""Training speed of PaiNN, EGNN and PNA on silicon, plain and compiled, in one run.
 
-    .venv/bin/python bench/training_step.py [path of mlearn's Si_training.json.xz]
+    .venv/bin/python bench/training_step.py [--networks egnn pna] [mlearn's Si_training.json.xz]
 
-The conditions are those in which HydraGNN's PAINN was measured beside it: one thread, the 214
-silicon structures of mlearn's training set, width 64, 3 layers, 8 radial functions, cutoff 5 Å,
-batches of 8, float32, energies and forces, AdamW. Without that file, silicon cells of 64 atoms,
-rattled, stand in. A step is: outputs, loss, backward, optimizer;
-graphs are built before. Epochs of the two routes are taken in turn, the best of each counts.
+The conditions are those in which HydraGNN's networks were measured beside it: one thread, the 214
+silicon structures of mlearn's training set, width 64, 3 layers, cutoff 5 Å, batches of 8, float32,
+energies and forces, AdamW; 8 radial functions, and for EGNN the squared distance alone as in
+HydraGNN. Without that file, silicon cells of 64 atoms, rattled, stand in. A step is: outputs, loss,
+backward, optimizer; graphs are built before. Epochs of the two routes are taken in turn, the best
+of each counts.
 """
 
 from __future__ import annotations
@@ -16,21 +17,31 @@ import json
 import lzma
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.build import bulk
+from torch import nn
 
 from epitaxy.graphs.batch import GraphBatch
 from epitaxy.graphs.builder import build_batch_from_atoms
 from epitaxy.graphs.evaluator import Evaluator, make_evaluator
 from epitaxy.potential import Potential
+from epitaxy_graphs.egnn import EGNN
 from epitaxy_graphs.painn import PaiNN
+from epitaxy_graphs.pna import PNA
 
-HYDRAGNN = 29.4
-"""Structures per CPU-second: the fastest epoch of HydraGNN's PAINN (commit d251f81) seen beside
-this benchmark on one machine; docs/benchmarks/speed.md has the conditions and the spread."""
+NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any], float]] = {
+    "painn": (PaiNN, {"n_radial": 8}, 29.4),
+    "egnn": (EGNN, {"n_radial": 0}, 47.0),
+    "pna": (PNA, {"n_radial": 8}, 28.0),
+}
+"""Network, options beyond the common ones, and the structures per CPU-second of the fastest epoch
+of HydraGNN's PAINN, EGNN and PNAPlus (commit d251f81) seen on one machine. Only numbers of one run
+can be compared; docs/benchmarks/speed.md has those, the conditions and the spread."""
+COMMON: dict[str, Any] = {"width": 64, "n_layers": 3, "cutoff": 5.0, "elements": [14]}
 BATCH = 8
 ROUNDS = 4
 FILE = Path(__file__).parents[2] / "shared/data/mlearn/Si_training.json.xz"
@@ -86,27 +97,34 @@ def loss_of(evaluate: Evaluator, batch: Batch) -> torch.Tensor:
 
 
 def main() -> None:
-    """Print structures per CPU-second, plain and compiled, and their ratio."""
+    """Print structures per CPU-second of each network, plain and compiled, and their ratio."""
     parser = argparse.ArgumentParser()
     parser.add_argument("file", nargs="?", type=Path, default=FILE)
-    path = parser.parse_args().file
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
+    real = arguments.file.exists()
+    prepared = batches(read(arguments.file) if real else stand_in())
+    n_edges = sum(len(batch[0].centers) for batch in prepared)
+    n_structures = sum(batch[0].n_structures for batch in prepared)
+    print(
+        f"width 64, 3 layers, cutoff 5 Å, batch {BATCH}, float32, 1 thread, energies and forces\n"
+        f"{'mlearn Si training set' if real else 'stand-in structures'}: "
+        f"{n_structures} structures, {n_edges} directed edges"
+    )
+    for name in arguments.networks:
+        measure(name, prepared)
+
+
+def measure(name: str, prepared: list[Batch]) -> None:
+    """Print the speed of one network."""
     torch.manual_seed(0)
-    real = path.exists()
-    prepared = batches(read(path) if real else stand_in())
-    network = PaiNN(width=64, n_layers=3, n_radial=8, cutoff=5.0, elements=[14])
+    kind, options, hydragnn = NETWORKS[name]
+    network = kind(**COMMON, **options)
     potential = Potential(network, elements=[14], reference_energies=[-5.4], scale=1.0).train()
     optimizer = torch.optim.AdamW(potential.parameters(), lr=1e-4)
     plain = make_evaluator(potential)
     compiled = make_evaluator(potential, compile=True)
-
-    n_edges = sum(len(batch[0].centers) for batch in prepared)
-    n_structures = sum(batch[0].n_structures for batch in prepared)
-    print(
-        f"PaiNN, width 64, 3 layers, 8 radial functions, cutoff 5 Å, batch {BATCH}, float32, "
-        f"1 thread\n{'mlearn Si training set' if real else 'stand-in structures'}: "
-        f"{n_structures} structures, {n_edges} directed edges"
-    )
     wall, cpu = time.perf_counter(), time.process_time()
     found, expected = (loss_of(evaluate, prepared[0]) for evaluate in (compiled, plain))
     gradients = [
@@ -114,6 +132,7 @@ def main() -> None:
     ]
     worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(*gradients, strict=True))
     print(
+        f"{name}, {options}, {sum(p.numel() for p in network.parameters())} parameters; "
         f"first compiled step: {time.perf_counter() - wall:.0f} s wall, "
         f"{time.process_time() - cpu:.0f} s CPU in this process; loss {float(found.detach()):.6f}, "
         f"plain {float(expected.detach()):.6f}; gradients differ by {worst:.0e} of the largest"
@@ -121,7 +140,7 @@ def main() -> None:
     best = {"plain": 0.0, "compiled": 0.0}
     routes = {"plain": (plain, prepared[:6]), "compiled": (compiled, prepared)}
     for _ in range(ROUNDS):
-        for name, (evaluate, chosen) in routes.items():
+        for route, (evaluate, chosen) in routes.items():
             start = time.process_time()
             for batch in chosen:
                 optimizer.zero_grad()
@@ -129,11 +148,11 @@ def main() -> None:
                 optimizer.step()
             taken = time.process_time() - start
             done = sum(batch[0].n_structures for batch in chosen)
-            best[name] = max(best[name], done / taken)
-    for name, speed in best.items():
+            best[route] = max(best[route], done / taken)
+    for route, speed in best.items():
         print(
-            f"{name:9s} {speed:6.1f} structures per CPU-second, "
-            f"{speed / best['plain']:.1f} x plain, {speed / HYDRAGNN:.1f} x HydraGNN's {HYDRAGNN}"
+            f"  {route:9s} {speed:6.1f} structures per CPU-second, "
+            f"{speed / best['plain']:.1f} x plain, {speed / hydragnn:.1f} x HydraGNN's {hydragnn}"
         )
 
 
