@@ -85,18 +85,17 @@ class Job:
         for part in (self.part.valid, self.part.test):
             try:
                 check(self.part.train, part, run=self.run)
-            except TrainingError as error:
-                missing = part.elements - self.part.train.elements
-                if not missing:
-                    raise
+            except EpitaxyError as error:
                 what = "test" if part is self.part.test else "validation"
-                raise CapabilityError(
-                    f"{self.name}: "
-                    + unknown_elements(
+                missing = part.elements - self.part.train.elements
+                hint = "larger sizes, or learning_curve: {elements: cover}"
+                if missing and isinstance(error, TrainingError):
+                    reason = unknown_elements(
                         missing, self.config.model.use, f"the {what} part", "the subset"
                     )
-                    + ", larger sizes, or learning_curve: {elements: cover}"
-                ) from error
+                    raise CapabilityError(f"{self.name}: {reason}, {hint}") from error
+                more = f" ({what} part; {hint})" if missing else ""
+                raise type(error)(f"{self.name}: {error}{more}") from error
 
     def train(self, *, keep: bool) -> float:
         """Train, test and write metrics.json last; return the seconds that it took."""
