@@ -188,7 +188,7 @@ def test_a_subset_that_lacks_an_element_is_refused_before_training(make_metals, 
     make_metals(40, elements=("Cu", "Al", "Ni", "Pd")).save(tmp_path / "metals")
     document = {
         "dataset": str(tmp_path / "metals"),
-        "split": {"valid": 4, "test": 10},
+        "split": {"method": "random", "valid": 4, "test": 10},
         "model": {"use": "painn", "width": 8, "n_layers": 1, "n_radial": 4, "cutoff": 3.5},
         "training": {"epochs": 1, "n_threads": 1},
         "learning_curve": {"sizes": [1, 8], "seeds": 1},

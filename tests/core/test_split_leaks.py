@@ -225,7 +225,7 @@ def test_the_commands_group_split_and_check(tmp_path, capsys):
     assert main([*job, "-o", str(tmp_path / "splits")]) == 2  # they are there
     assert "exists; use --overwrite" in capsys.readouterr().err
     random = tmp_path / "random.json"
-    assert main(["split", grouped[0], "-o", str(random)]) == 0
+    assert main(["split", grouped[0], "-o", str(random), "--method", "random"]) == 0
     said = capsys.readouterr().out
     assert "note: " in said
     assert "`--method group` keeps groups together" in said
@@ -268,3 +268,29 @@ def test_wrong_use_of_the_command_is_explained(tmp_path, monkeypatch, capsys, ar
     Dataset.from_entries([Entry.from_atoms(bulk("Si"), id=f"s{k}") for k in range(20)]).save("set")
     assert main(["split", "set", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_default_keeps_formulas_together(tmp_path, capsys):
+    database("a").save(tmp_path / "a")
+    assert main(["split", str(tmp_path / "a"), "-o", str(tmp_path / "s.json")]) == 0
+    assert "groups by composition is in one part" in capsys.readouterr().out
+    split = Split.load(tmp_path / "s.json", Dataset.open(tmp_path / "a"))
+    assert split.method["method"] == "group"
+    assert not leaks(split, "composition")
+
+
+def test_data_of_one_formula_are_not_divided_without_saying_how(tmp_path, capsys):
+    one = [
+        Entry.from_atoms(bulk("Si"), id=f"s{k}", tags={"run": str(k % 5), "kind": "md"})
+        for k in range(20)
+    ]
+    Dataset.from_entries(one).save(tmp_path / "set")
+    job = ["split", str(tmp_path / "set"), "-o", str(tmp_path / "s.json")]
+    assert main(job) == 2
+    said = capsys.readouterr().err
+    assert "1 group by composition cannot fill 3 parts" in said
+    assert "--groups TAG" in said
+    assert "(there are kind, run)" in said or "(there are run, kind)" in said
+    assert "--method random" in said
+    assert main([*job, "--groups", "run"]) == 0
+    assert main([*job, "--method", "random", "--overwrite"]) == 0

@@ -256,7 +256,7 @@ def test_splits_made_together_are_repeated_together(tmp_path):
     with pytest.raises(SplitError, match="made together with 1 other"):
         divide_again(loaded)
     with pytest.raises(SplitError, match="method random divides one dataset"):
-        divide_together([first, second], SplitOptions())
+        divide_together([first, second], SplitOptions(method="random"))
     with pytest.raises(SplitError, match="fraction below 1"):
         split_together([first, second], groups="group", test=5)
 

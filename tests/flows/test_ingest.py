@@ -72,7 +72,8 @@ def test_a_file_becomes_a_dataset_a_split_and_facts(file, tmp_path, capsys):
     assert facts["history"][0]["sources"][0]["use"] == "files"
     assert facts["history"][1]["operation"] == "consistency check"
 
-    command = ["split", str(dataset), "-o", str(split), "--valid", "4", "--test", "0.25"]
+    sizes = ["--valid", "4", "--test", "0.25", "--method", "random"]
+    command = ["split", str(dataset), "-o", str(split), *sizes]
     assert main(command) == 0
     assert len(Split.load(split, Dataset.open(dataset)).test) == 6
     assert main(command) == 2

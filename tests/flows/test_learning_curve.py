@@ -11,7 +11,7 @@ import yaml
 
 CONFIG = {
     "dataset": "metals",
-    "split": {"valid": 6, "test": 10},
+    "split": {"method": "random", "valid": 6, "test": 10},
     "model": {"use": "painn", "width": 8, "n_layers": 1, "n_radial": 4, "cutoff": 3.5},
     "training": {"epochs": 4, "batch_size": 2, "lr": 0.01, "n_threads": 1, "ema_decay": 0},
     "learning_curve": {

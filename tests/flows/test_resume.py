@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 CONFIG = """\
 dataset: metals
-split: {valid: 4, test: 4}
+split: {method: random, valid: 4, test: 4}
 model: {use: painn, width: 8, n_layers: 1, n_radial: 4, cutoff: 3.5}
 training: {epochs: 3, batch_size: 1, lr: 0.005, n_threads: 1, checkpoint_seconds: 0}
 """

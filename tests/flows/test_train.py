@@ -14,7 +14,7 @@ from epitaxy.training.checkpoint import read_checkpoint, write_checkpoint
 
 CONFIG = """\
 dataset: metals
-split: {valid: 5, test: 6}
+split: {method: random, valid: 5, test: 6}
 model: {use: painn, width: 8, n_layers: 1, n_radial: 4, cutoff: 3.5}
 training: {epochs: 3, batch_size: 4, lr: 0.01, n_threads: 1, stress_weight: 10}
 output: run
@@ -88,7 +88,7 @@ def test_the_test_part_does_not_influence_the_model(place):
 def test_an_ensemble_with_a_test_set_of_its_own(place, make_metals, capsys):
     make_metals(7, seed=1).save(place / "more")
     options = ["--set", "strategy={use: ensemble, n_members: 2}", "--set", "test=more"]
-    assert main(["train", "job.yaml", *options, "--set", "split={valid: 5}"]) == 0
+    assert main(["train", "job.yaml", *options, "--set", "split={method: random, valid: 5}"]) == 0
     said = capsys.readouterr().out
     assert "test: 7 structures" in said
     model = load_artifact(place / "run" / "artifact").model

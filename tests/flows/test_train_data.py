@@ -16,7 +16,7 @@ from epitaxy.errors import DataError
 
 CONFIG = """\
 dataset: metals
-split: {valid: 5, test: 6}
+split: {method: random, valid: 5, test: 6}
 model: {use: painn, width: 8, n_layers: 1, n_radial: 4, cutoff: 3.5}
 training: {epochs: 1, batch_size: 8, lr: 0.01, n_threads: 1}
 output: run

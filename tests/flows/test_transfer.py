@@ -21,7 +21,11 @@ def place(tmp_path_factory, make_metals):
     directory = tmp_path_factory.mktemp("transfer")
     make_metals(20).save(directory / "low")
     make_metals(20, seed=5).save(directory / "high")
-    base = {"split": {"valid": 4, "test": 4}, "model": MODEL, "training": TRAINING}
+    base = {
+        "split": {"method": "random", "valid": 4, "test": 4},
+        "model": MODEL,
+        "training": TRAINING,
+    }
     (directory / "parent.yaml").write_text(
         yaml.safe_dump({**base, "dataset": "low", "output": "parent"})
     )

@@ -37,8 +37,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         choices=_METHODS,
-        default="random",
-        help="how to divide; all but random, ids and folds keep groups whole (default: random)",
+        default="group",
+        help="how to divide; all but random, ids and folds keep groups whole (default: group)",
     )
     parser.add_argument(
         "--valid", help="fraction below 1 or number (default: 0.1); with ids: file, one per line"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -183,14 +183,27 @@ def _magnitude(counts: np.ndarray) -> np.ndarray:
     return np.asarray(np.floor(np.log2(np.maximum(counts, 1))))
 
 
-def check_enough(n_groups: int, needed: int, name: str, what: str = "parts") -> None:
+def check_enough(
+    n_groups: int, needed: int, name: str, what: str = "parts", *, tags: Iterable[str] = ()
+) -> None:
     """Refuse to divide fewer groups than there are parts.
+
+    Args:
+        n_groups: how many there are.
+        needed: how many parts.
+        name: what the groups are called.
+        what: what the parts are called.
+        tags: other groups that could be taken.
 
     Raises:
         SplitError: with what else can be done.
     """
     if n_groups < needed:
+        groups = "group" if n_groups == 1 else "groups"
+        others = [tag for tag in tags if tag != name]
+        there = f" (there are {', '.join(others)})" if others else ""
         raise SplitError(
-            f"{n_groups} groups by {name} cannot fill {needed} {what}: choose another tag or "
-            "split at random"
+            f"{n_groups} {groups} by {name} cannot fill {needed} {what}: divide by a tag of the "
+            f"dataset, with --groups TAG or `groups: TAG`{there}, or at random, which keeps nothing "
+            "together, with --method random or `method: random`"
         )

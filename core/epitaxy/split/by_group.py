@@ -9,7 +9,7 @@ import numpy as np
 
 from epitaxy.dataset import Dataset
 from epitaxy.errors import SplitError
-from epitaxy.split.assign import by_hash, evenly, part_fractions, part_sizes, to_sizes
+from epitaxy.split.assign import by_hash, check_enough, evenly, part_fractions, part_sizes, to_sizes
 from epitaxy.split.labels import Groups, group_labels, labels_of_all
 from epitaxy.split.parts import PARTS, Split
 
@@ -52,6 +52,8 @@ def split_by_group(
         part_of = by_hash(names.tolist(), valid=fractions[0], test=fractions[1], seed=seed)
     elif assignment == "sizes":
         n_valid, n_test = part_sizes(len(dataset), valid, test, "structures")
+        needed = 1 + (n_valid > 0) + (n_test > 0)
+        check_enough(len(names), needed, name, tags=dataset.tags)
         part_of = to_sizes(counts, valid=n_valid, test=n_test, seed=seed, name=name)
     else:
         raise SplitError(f"assignment {assignment!r}: use sizes or hash")

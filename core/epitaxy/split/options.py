@@ -41,8 +41,9 @@ class SplitOptions:
     """How a dataset is divided: the ``split:`` section.
 
     Attributes:
-        method: "random"; "group", which keeps structures of one group together; "stratified",
-            "element", "forward", "kfold", which do so too; "ids" and "folds", as given.
+        method: "group" (the default), which keeps structures of one group together; "stratified",
+            "element", "forward", "kfold", which do so too; "random", which does not; "ids" and
+            "folds", as given.
         valid: part for validation: a fraction below 1 or a number of structures (10 % by
             default); for method "ids" a file of ids, one per line.
         test: part for the test, likewise.
@@ -66,7 +67,7 @@ class SplitOptions:
         file: a split saved before (`epitaxy split`); then nothing else may be given.
     """
 
-    method: Method = "random"
+    method: Method = "group"
     valid: float | int | str | None = None
     test: float | int | str | None = None
     seed: int = 0
