@@ -203,7 +203,7 @@ def check_enough(
         others = [tag for tag in tags if tag != name]
         there = f" (there are {', '.join(others)})" if others else ""
         raise SplitError(
-            f"{n_groups} {groups} by {name} cannot fill {needed} {what}: divide by a tag of the "
-            f"dataset, with --groups TAG or `groups: TAG`{there}, or at random, which keeps nothing "
-            "together, with --method random or `method: random`"
+            f"{n_groups} {groups} by {name} cannot fill {needed} {what}: divide by a tag "
+            f"of the data (--groups TAG, `groups: TAG`){there}, or at random, which keeps nothing "
+            "together (--method random, `method: random`)"
         )
