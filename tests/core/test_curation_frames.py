@@ -168,3 +168,25 @@ def test_a_missing_scipy_is_named_with_the_command_that_installs_it(monkeypatch)
     with pytest.raises(MissingDependencyError, match=r"pip install 'epitaxy\[curation\]'"):
         reason(silicon())
     assert reason(silicon(), min_distance=0.0) is None
+
+
+def test_a_repeated_structure_with_other_arrays_is_no_plain_duplicate():
+    rng = np.random.default_rng(0)
+    forces, stress = rng.normal(size=(8, 3)), 0.1 * rng.normal(size=6)
+    first = {"energy": np.float64(-43.0), "forces": forces, "stress": stress}
+
+    def said(**changes: np.ndarray) -> str | None:
+        checker = FrameChecker(FrameChecks())
+        assert checker.repeated(silicon(targets=first)) is None
+        return checker.repeated(silicon(targets={**first, **changes}))
+
+    assert said() == "duplicate structure"
+    assert said(forces=forces.astype(np.float32)) == "duplicate structure"
+    assert said(forces=-forces) == "structure seen before with other forces"
+    assert said(forces=forces[::-1]) == "structure seen before with other forces"
+    assert said(forces=forces + 0.02) == "structure seen before with other forces"
+    assert said(stress=2 * stress) == "structure seen before with other stress"
+    assert said(magmoms=np.ones(8)) == "structure seen before without magmoms"
+    assert said(energy=np.float64(-42.0), forces=-forces) == (
+        "structure seen before with another energy"
+    )

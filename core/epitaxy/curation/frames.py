@@ -87,7 +87,7 @@ class Rejections:
         }
 
 
-_Names = tuple[tuple[str, ...], tuple[str, ...]]  # of labels with one number, of all labels
+_Names = tuple[str, ...]  # of labels, once per number that is kept of each
 
 
 class FrameChecker:
@@ -98,6 +98,7 @@ class FrameChecker:
         self.limits = limits_with(self.checks.limits)
         self._seen: dict[bytes, tuple[_Names, bytes]] = {}
         self._names: dict[_Names, _Names] = {}
+        self._directions = np.zeros((2, 0))
 
     def reason_against(self, entry: Entry) -> str | None:
         """Return why a frame cannot be used, or None; a usable one is remembered."""
@@ -195,25 +196,45 @@ class FrameChecker:
         if not self.checks.duplicates:
             return None
         key = structure_key(entry, self.checks.duplicate_distance)
-        values = {
-            name: float(value) / (len(entry) if QUANTITIES[name].extensive else 1)
-            for name, value in entry.targets.items()
-            if np.ndim(value) == 0
-        }
+        numbers = {name: self._numbers_of(entry, name) for name in sorted(entry.targets)}
         # Packed, for there may be millions: names are shared, values are bytes.
-        both = (tuple(values), tuple(sorted(entry.targets)))
-        names = self._names.setdefault(both, both)
-        packed = (names, np.array(list(values.values())).tobytes())
+        repeated = tuple(name for name, kept in numbers.items() for _ in kept)
+        names = self._names.setdefault(repeated, repeated)
+        packed = (names, np.array([x for kept in numbers.values() for x in kept]).tobytes())
         seen = self._seen.setdefault(key, packed)
         if seen is packed:
             return None
-        others = dict(zip(seen[0][0], np.frombuffer(seen[1]).tolist(), strict=True))
-        for name, value in sorted(values.items(), key=lambda item: item[0] != "energy"):
-            if abs(value - others.get(name, value)) > SAME_VALUE * max(1.0, abs(value)):
-                return f"structure seen before with another {name}"
-        if lost := set(both[1]).difference(seen[0][1]):
+        others: dict[str, list[float]] = {}
+        for name, value in zip(seen[0], np.frombuffer(seen[1]).tolist(), strict=True):
+            others.setdefault(name, []).append(value)
+        for name, kept in sorted(numbers.items(), key=lambda item: item[0] != "energy"):
+            size = abs(kept[0]) if len(kept) == 1 else kept[-1]
+            apart = np.abs(np.subtract(kept, others.get(name, kept))).max()
+            if apart > SAME_VALUE * max(1.0, size):
+                which = "another" if len(kept) == 1 else "other"
+                return f"structure seen before with {which} {name}"
+        if lost := numbers.keys() - others.keys():
             return f"structure seen before without {', '.join(sorted(lost))}"
         return "duplicate structure" if has_structure(entry) else "formula and labels seen before"
+
+    def _numbers_of(self, entry: Entry, name: str) -> tuple[float, ...]:
+        """Return what is kept of a label to tell whether another is the same.
+
+        A number stays itself, per atom where it is extensive. Of an array three numbers are kept:
+        its components along two fixed random directions, which differ by about the root mean
+        square of the difference of two arrays, and its root mean square. Other than those of a
+        hash, they change little where the values do, so labels rounded by another program agree.
+        """
+        value = np.asarray(entry.targets[name], dtype=np.float64)
+        if value.ndim == 0:
+            return (float(value) / (len(entry) if QUANTITIES[name].extensive else 1),)
+        flat = value.reshape(-1)
+        if self._directions.shape[1] < flat.size:
+            size = max(2 * self._directions.shape[1], flat.size, 1024)
+            self._directions = np.random.default_rng(0).standard_normal((size, 2)).T.copy()
+        root = max(1, flat.size) ** 0.5
+        first, second = self._directions[:, : flat.size] @ flat / root
+        return (float(first), float(second), float(np.linalg.norm(flat)) / root)
 
 
 def structure_key(entry: Entry, distance: float = 1e-5) -> bytes:
