@@ -1,6 +1,6 @@
 """Error against the number of training structures, for several ways to train side by side.
 
-The file is that of `epitaxy train` with one more section:
+The file is that of `epitaxy train` with one more section::
 
     learning_curve:
       sizes: [50, 100, 200, 1.0]      # structures, or with a point a part of the training part
