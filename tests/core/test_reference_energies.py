@@ -255,3 +255,22 @@ def test_formation_energies_of_whole_cells_are_doubted():
     assert doubts_about(table(lambda f: 1)) == ()
     (said,) = doubts_about(table(lambda f: len(atoms_of_formula(f))))
     assert "are these per formula unit or cell" in said
+
+
+def test_levels_that_were_aligned_share_the_energies_of_the_elements():
+    several = [k for k, one in enumerate(compounds(7, 80)) if len(set(one.numbers)) > 1]
+    plain = [compounds(7, 80)[k] for k in several]
+    with_u = [compounds(7, 80, shifts=SHIFTS, xc="PBE+U")[k] for k in several]
+    n = len(several)
+    metals = [entry(symbol, 0.0, id=symbol) for symbol in ("O", "Ti", "Fe", "Li")]
+    dataset = Dataset.from_entries([*metals, *with_u, *plain])
+    apart = apply(dataset, "formation_energy", {})
+    assert apart.target("formation_energy")[1].sum() == len(dataset) - n
+    aligned = apply(dataset, "align", {"onto": "PBE"})
+    found = apply(aligned, "formation_energy", {})
+    values, mask = found.target("formation_energy")
+    assert mask.all()
+    assert values[4 : 4 + n] == pytest.approx(values[4 + n :], abs=1e-3)
+    assert "aligned: VASP, PBE; VASP, PBE+U" in found.history[-1]["said"][0]
+    longer = aligned.with_history({"operation": "append"})  # entries that nobody has aligned
+    assert apply(longer, "formation_energy", {}).target("formation_energy")[1].sum() < len(dataset)

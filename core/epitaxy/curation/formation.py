@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,34 @@ from epitaxy.errors import DataError, OptionError
 from epitaxy.references import Compositions
 
 
+def scales(dataset: Dataset, by: str = "method") -> np.ndarray:
+    """Return the scale of energies of each structure, (n,) str.
+
+    That is its level of theory; once levels of theory are aligned it is the one that they were
+    aligned onto. Entries that were merged or appended afterwards have scales of their own.
+
+    Args:
+        dataset: structures.
+        by: "method" or a tag; levels that were aligned by something else stay apart.
+    """
+    labels = labels_by(dataset, by)
+    onto, aligned = _aligned(dataset.history, by)
+    return np.where(np.isin(labels, aligned), onto, labels) if aligned else labels
+
+
+def _aligned(history: Sequence[Mapping[str, Any]], by: str) -> tuple[str, list[str]]:
+    """Return the level that others were aligned onto, and these."""
+    for step in reversed(history):
+        if step.get("operation") in ("append", "merge", "ingest", "convert"):
+            break
+        if step.get("operation") == "align":
+            options = step.get("options", {})
+            if options.get("by") == by:
+                return str(options["onto"]), [str(label) for label in step.get("shifts", {})]
+            break
+    return "", []
+
+
 def elemental_references(dataset: Dataset, *, by: str = "method") -> dict[str, dict[str, float]]:
     """Return the lowest energy per atom of each element's own entries, per level of theory.
 
@@ -21,13 +50,14 @@ def elemental_references(dataset: Dataset, *, by: str = "method") -> dict[str, d
         by: "method" or a tag.
 
     Returns:
-        level of theory -> symbol -> eV/atom.
+        level of theory -> symbol -> eV/atom; levels that were aligned are one, that which they
+        were aligned onto.
     """
     from ase.data import chemical_symbols
 
     values, mask = dataset.target("energy")
     (known,) = mask.nonzero()
-    labels = labels_by(dataset, by)[known]
+    labels = scales(dataset, by)[known]
     counts = Compositions.of(dataset, known)
     n_elements = np.bincount(counts.structures, minlength=len(counts))
     per_atom = values[known] / counts.n_atoms
@@ -53,7 +83,8 @@ def formation_energy(
     Args:
         dataset: with energies.
         references: symbol -> eV/atom, for all levels of theory; by default the lowest energy
-            per atom among the entries of each pure element, per level of theory.
+            per atom among the entries of each pure element, per level of theory. Levels that
+            `align` has put on one scale share them.
         by: "method" or a tag: what has references of its own.
         overwrite: replace formation energies that are there already.
 
@@ -75,7 +106,7 @@ def formation_energy(
         raise OptionError(f"formation_energy: {', '.join(unknown)}: not the symbol of an element")
     values, mask = dataset.target("energy")
     (known,) = mask.nonzero()
-    labels = labels_by(dataset, by)[known]
+    labels = scales(dataset, by)[known]
     counts = Compositions.of(dataset, known)
     tables = (
         {str(label): dict(references) for label in np.unique(labels)}
@@ -107,6 +138,10 @@ def formation_energy(
             f"formation_energy: no entry has references for all of its elements ({'; '.join(said)}"
             f"); give them, for example references: {{Si: -5.42}}, or add the elements' entries"
         )
+    onto, aligned = _aligned(dataset.history, by)
+    if aligned and references is None:
+        shared = "; ".join(sorted([onto, *aligned]))
+        said.append(f"references are shared by levels of theory that were aligned: {shared}")
     n_without = len(known) - int(done.sum())
     if n_without:
         said.insert(0, f"{n_without:,} of {len(dataset):,} without: an element has no reference")
