@@ -134,6 +134,8 @@ def ingest(
             raise DataError(f"nothing is left to put into {path}: {'; '.join(said)}")
         warnings += _notes(source_list) + _hints(source_list, rejections)
         preview = writer.preview()
+        if not preview.targets:
+            warnings.append(_nothing_labelled(source_list, len(preview)))
         warnings += [*doubts_about(preview), *outlier_warnings(preview)]
         consistency = None
         if on_inconsistent != "skip":
@@ -201,6 +203,17 @@ def _renamed_files(recipes: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str,
 def _notes(sources: Sequence[Source]) -> list[str]:
     """Return what sources say about entries that they left out themselves."""
     return [note for source in sources for note in getattr(source, "notes", ())]
+
+
+def _nothing_labelled(sources: Sequence[Source], n: int) -> str:
+    """Return what to say of structures alone."""
+    known = {name for source in sources for name in source.card.quantities}
+    could = f" ({', '.join(sorted(known))})" if known else ""
+    return (
+        f"none of the {n:,} entries has a label{could}: they can be grouped, split and compared, "
+        "but nothing can be learned from them; labels may be in another file of the same set, or "
+        "have names that have to be given as options (`epitaxy show SOURCE` lists these)"
+    )
 
 
 def _hints(sources: Sequence[Source], rejections: Rejections) -> list[str]:
