@@ -355,3 +355,23 @@ def test_limits_are_not_negative(file, tmp_path, capsys, option, value):
         main(["ingest", str(file), "-o", str(tmp_path / "set"), f"{option}={value}"])
     assert left_with.value.code == 2
     assert option in capsys.readouterr().err
+
+
+def test_a_dataset_is_not_ingested_again_but_cleaned_merged_or_exported(file, tmp_path, capsys):
+    dataset = tmp_path / "set"
+    assert main(["ingest", str(file), "-o", str(dataset)]) == 0
+    assert main(["ingest", f"{dataset}/", "-o", str(tmp_path / "again")]) == 2
+    said = capsys.readouterr().err
+    assert "is a dataset already" in said
+    for words in (f"clean {dataset} -o", f"merge {dataset} MORE -o", f"export {dataset} FILE"):
+        assert words in said
+
+
+def test_structures_without_any_label_are_told(tmp_path, capsys):
+    write(tmp_path / "bare.extxyz", [bulk("Si"), bulk("Ge")])
+    job = ["ingest", str(tmp_path / "bare.extxyz"), "-o", str(tmp_path / "bare")]
+    assert main([*job, "--require", "none"]) == 0
+    said = capsys.readouterr().err
+    assert "none of the 2 entries has a label" in said
+    facts = Dataset.open(tmp_path / "bare").history[0]["warnings"]
+    assert any("has a label" in warning for warning in facts)

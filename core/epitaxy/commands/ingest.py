@@ -222,12 +222,25 @@ def _spec(registry: Registry, name: str, options: dict[str, Any]) -> dict[str, A
             raise DataError(f"{name}: no such file")
         registry.find("source", name)  # raises, with the nearest match
     use = registry.identify(path)
+    if use is None and _is_stored(path):
+        raise DataError(
+            f"{name}: is a dataset already, checked and stored; `epitaxy clean {path} -o OTHER` "
+            f"checks it anew, `epitaxy merge {path} MORE -o BOTH` joins it with others, `epitaxy "
+            f"export {path} FILE` writes it for other programs, and `epitaxy info {path}` says "
+            "what is in it"
+        )
     if use is None:
         raise DataError(
             f"{name}: no plugin recognises this file; name its source, for example "
             f"`epitaxy ingest files --option path={name} --option format=...`"
         )
     return {"use": use, "path": name, **options}
+
+
+def _is_stored(path: Path) -> bool:
+    from epitaxy.stores.memory_map import is_dataset
+
+    return is_dataset(path)
 
 
 def _pairs(texts: list[str], flag: str, *, as_yaml: bool) -> dict[str, Any]:
