@@ -243,7 +243,7 @@ def _less(dataset: Dataset, low: Mapping[str, np.ndarray]) -> Dataset:
         difference = np.where(rows, values - low[name], 0.0)
         finite = np.isfinite(difference)
         if name == "stress":  # a structure that is not periodic has none
-            mask = mask & finite.reshape(len(finite), -1).all(axis=1)
+            mask = mask & finite.all(axis=tuple(range(1, finite.ndim)))
             difference = np.where(finite, difference, 0.0)
         elif not finite.all():
             raise TrainingError(

@@ -49,6 +49,12 @@ def test_the_fit_is_that_of_numpy_and_its_interval_holds_the_truth() -> None:
     assert fit.slope_interval[0] < fit.slope < fit.slope_interval[1]
 
 
+def test_two_points_have_a_line_without_an_interval() -> None:
+    fit = fit_power_law([Point("a", 10, 0, 1.0), Point("a", 40, 0, 0.5)])
+    assert fit.slope == pytest.approx(-0.5)
+    assert all(math.isnan(x) for x in (*fit.slope_interval, *fit.intercept_interval))
+
+
 def test_with_few_seeds_points_are_drawn() -> None:
     assert fit_power_law(curve("a", scale=3.0, noise=0.1, seeds=1)).drawn == "points"
 

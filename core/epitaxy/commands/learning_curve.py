@@ -74,16 +74,18 @@ def print_result(result: CurveResult) -> None:
     factor, unit = readable_unit(result.unit)
     for group, found in result.findings.items():
         part = "" if group == "all" else f" on {group}"
-        console.print(_table(found, title=f"{result.metric}{part}, {unit}", factor=factor))
+        spread = "mean ± standard deviation over seeds"
+        console.print(f"{result.metric}{part}, {unit} ({spread})", highlight=False, soft_wrap=True)
+        console.print(_table(found, factor=factor))
         for line in _lines(found, factor=factor, unit=unit):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _table(found: Findings, *, title: str, factor: float) -> Any:
+def _table(found: Findings, *, factor: float) -> Any:
     from rich.table import Table
 
     by_arm = found.table()
-    table = Table(title=f"{title} (mean ± standard deviation over seeds)", title_justify="left")
+    table = Table()
     table.add_column("structures", justify="right")
     for arm in by_arm:
         table.add_column(arm, justify="right")
@@ -102,10 +104,13 @@ def _lines(found: Findings, *, factor: float, unit: str) -> list[str]:
     lines = []
     for arm, fit in found.fits.items():
         low, high = fit.slope_interval
-        r2 = f", R2 {fit.r2:.3f}" if isfinite(fit.r2) else ""
+        r2 = f"; R2 {fit.r2:.3f}" if isfinite(fit.r2) else ""
+        reach = "too few points for an interval"
+        if isfinite(low):
+            reach = f"slope 95 % {low:.3f} to {high:.3f} (bootstrap over {fit.drawn})"
         lines.append(
-            f"{arm}: error = {exp(fit.intercept) * factor:.4g} {unit} x N^{fit.slope:.3f}; slope "
-            f"95 % {low:.3f} to {high:.3f} (bootstrap over {fit.drawn}){r2}"
+            f"{arm}: error = {exp(fit.intercept) * factor:.4g} {unit} x N^{fit.slope:.3f}; "
+            f"{reach}{r2}"
         )
     for pair in found.comparisons:
         where = "all sizes" if pair.n_train is None else f"{pair.n_train:,} structures"
@@ -123,7 +128,7 @@ def _lines(found: Findings, *, factor: float, unit: str) -> list[str]:
         if equal.rows is None:
             lines.append(f"{equal.arm}, {equal.n_train:,} structures: not said: {equal.reason}")
             continue
-        reach = " (no interval: the slope of the reference is not clear)"
+        reach = " (no interval: the line of the reference is not certain enough)"
         if equal.interval is not None:
             low, high = equal.interval
             reach = f" (95 % {low:,.0f} to {high:,.0f})"

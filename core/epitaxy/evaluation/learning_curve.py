@@ -19,6 +19,7 @@ from epitaxy.errors import DataError
 
 N_DRAWS = 2000  # of a bootstrap
 LEVEL = 0.95  # of all intervals
+FEWEST_POINTS = 4  # with an interval: fewer say nothing about their scatter
 FEWEST_SEEDS = 5  # below that, single points are drawn
 EXTRAPOLATION = 10.0  # times the sizes that were measured
 _EXACT = 12  # pairs up to which all 2^n signs are tried
@@ -52,7 +53,7 @@ class PowerLaw:
         slope: b; -0.5 halves the error with four times the structures.
         intercept: a, ln of the error at one structure.
         r2: coefficient of determination of ln error; nan if the errors do not vary.
-        slope_interval: 95 % bootstrap interval of the slope.
+        slope_interval: 95 % bootstrap interval of the slope; nan with fewer than four points.
         intercept_interval: the same of the intercept.
         drawn: what the bootstrap draws: "seeds" or "points".
         n_points: points behind the line.
@@ -136,7 +137,10 @@ def fit_power_law(points: Sequence[Point], *, seed: int = 0) -> PowerLaw:
     found = np.array([[b.slope, b.intercept] for b in _draws(points, seed=seed) if b is not None])
     n_blocks = len(by_seed) if drawn == "seeds" else len(points)
     slopes, intercepts = (
-        _interval(found[:, k], n_blocks) if len(found) else (math.nan, math.nan) for k in (0, 1)
+        _interval(found[:, k], n_blocks)
+        if len(found) and len(points) >= FEWEST_POINTS
+        else (math.nan, math.nan)
+        for k in (0, 1)
     )
     sizes = [p.n_train for p in points]
     return PowerLaw(
@@ -193,7 +197,7 @@ def equivalent_rows(
             if drawn is not None and drawn.slope < 0:
                 mean = float(rng.choice(logs, size=len(logs)).mean())
                 draws.append(drawn.rows(mean))
-        enough = len(draws) >= LEVEL * N_DRAWS
+        enough = len(draws) >= LEVEL * N_DRAWS and len(reference) >= FEWEST_POINTS
         found.append(
             Equivalent(arm, n_train, rows, _interval(draws, len(points)) if enough else None)
         )

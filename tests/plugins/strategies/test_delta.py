@@ -247,6 +247,14 @@ def test_what_does_not_fit_is_refused_before_training(low, make_metals, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_without_validation_structures_the_last_weights_are_kept(low, make_metals, tmp_path):
+    alone = split_random(with_level(make_metals(12, seed=3), "SCAN"), valid=0, test=0, seed=0)
+    run = Run(tmp_path / "run", training=OPTIONS.replace(epochs=1))
+    model = learn(PAINN, alone, run, parent=str(low))
+    assert model.lineage["parent_alone"] == {}
+    assert len(model.predict(alone.train).mean["energy"]) == 12
+
+
 def test_the_same_level_twice_is_said(low, make_metals, tmp_path) -> None:
     notes = Notes()
     same = split_random(with_level(make_metals(12, seed=3), "PBE"), valid=2, test=0, seed=0)
