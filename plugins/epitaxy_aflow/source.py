@@ -43,7 +43,8 @@ class AflowSource:
         band_gap: lowest and highest, eV.
         formation_energy: lowest and highest, eV/atom.
         matchbook: more conditions in AFLUX's own words, such as "spacegroup_relax(225)".
-        functional: PBE, LDA, PW91 ... with or without U; "" for all.
+        functional: PBE, LDA, PW91 ... with or without U; "any" for all, and for rows that name
+            none.
         hubbard: whether entries with U are wanted: with and without by default, or only one.
         require: quantities that an entry must have.
         targets: quantities to keep; all that are there by default.
@@ -52,7 +53,7 @@ class AflowSource:
         url: address of AFLUX.
         files_url: address in place of the host named in each entry's aurl, for a mirror.
         page_size: rows per request.
-        limit: largest number of rows that are asked for.
+        limit: largest number of rows that are asked for. Without any condition it is needed.
         cache: folder of kept answers; "none" for none, the user's cache folder by default.
         refresh: ask anew for everything.
         attempts: how often a request is tried.
@@ -102,7 +103,14 @@ class AflowSource:
             require=require,
             extra=matchbook,
         )
-        self._functional = functional
+        narrowed = (elements, exclude_elements, n_elements, catalog, band_gap, formation_energy)
+        if path is None and url == AFLUX and limit is None and not (any(narrowed) or matchbook):
+            raise OptionError(
+                "say what to read: elements, exclude_elements, n_elements, catalog, band_gap, "
+                "formation_energy, matchbook or path; all of AFLOW is millions of entries: whoever "
+                "wants them gives a limit as large, such as limit=10000000"
+            )
+        self._functional = "" if functional == "any" else functional
         self._hubbard = hubbard
         self._require = require
         self._targets = frozenset(targets)
@@ -144,6 +152,8 @@ class AflowSource:
             DataError: a file is damaged.
         """
         left_out = LeftOut()
+        lacking: set[str] = set()
+        n_read = 0
         seen: set[int] = set()
         self.notes, self.fraction = (), None
         try:
@@ -160,11 +170,30 @@ class AflowSource:
                 except EntryError as error:
                     name, reason = _halves(str(error))
                     left_out.add(name, reason)
+                    lacking.add(reason)
                     continue
+                n_read += 1
                 yield self._kept(entry)
             self.fraction = 1.0
         finally:
-            self.notes = left_out.notes()
+            self.notes = (*left_out.notes(), *(() if n_read else self._ways_out(lacking)))
+
+    def _ways_out(self, reasons: set[str]) -> Iterator[str]:
+        """Yield which filters let nothing through, and how to take them away."""
+        if any(reason.startswith("functional ") for reason in reasons):
+            yield (
+                f"only functional={self._functional} is read: `--option functional=any` takes "
+                "every functional, and rows that do not name theirs, as saved answers of AFLUX "
+                "without dft_type"
+            )
+        if lost := [name for name in self._require if f"no {name}" in reasons]:
+            rest = ", ".join(name for name in self._require if name not in lost)
+            yield (
+                f"only entries with {' and '.join(self._require)} are read: `--option "
+                f'"require=[{rest}]"` asks for less'
+            )
+        if any("Hubbard U" in reason for reason in reasons):
+            yield f"only hubbard={self._hubbard} is read: `--option hubbard=any` takes all"
 
     def _check(self, entry: Entry) -> None:
         """Apply the filters that hold for files and service alike."""

@@ -101,6 +101,14 @@ def test_options_that_make_no_query_are_refused_before_any_request():
         AflowSource(require=("forces",))
 
 
+@pytest.mark.parametrize("functional", ["PBE", "any"])
+def test_all_of_aflow_has_to_be_asked_for(functional):
+    with pytest.raises(OptionError, match=r"say what to read: elements, .* limit=10000000"):
+        AflowSource(functional=functional)
+    assert AflowSource(limit=10_000_000)
+    assert AflowSource(n_elements=2)
+
+
 def test_other_functionals_and_missing_labels_are_left_out_and_counted(make):
     service = Aflow(8)
     service.rows[1]["dft_type"] = ["PAW_LDA"]

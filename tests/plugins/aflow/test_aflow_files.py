@@ -197,3 +197,17 @@ def test_a_contcar_without_a_line_of_symbols_is_read(tmp_path):
     (entry,) = AflowSource(path=tmp_path)
     np.testing.assert_allclose(entry.cell, CELL)
     assert entry.numbers.tolist() == [31, 7]
+
+
+@needs_recorded
+def test_a_saved_answer_that_names_no_functional_says_how_to_read_it(tmp_path, capsys):
+    job = ["ingest", str(RECORDED / "aflux_data1.json"), "-o", str(tmp_path / "set")]
+    assert main(job) == 2
+    assert "`--option functional=any` takes every functional" in capsys.readouterr().err
+    job += ["--option", "functional=any"]
+    assert main(job) == 2
+    said = capsys.readouterr().err
+    assert "functional" not in said
+    assert '`--option "require=[band_gap]"` asks for less' in said
+    assert main([*job, "--option", "require=[band_gap]", "--require", "none"]) == 0
+    assert len(Dataset.open(tmp_path / "set")) == 20
