@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,37 @@ def test_mixed_levels_of_theory_are_named_with_their_counts(tmp_path):
     (warning,) = merge({"a": first, "b": second}, tmp_path / "m").warnings
     assert "PBE (a 2)" in warning
     assert "LDA (b 1)" in warning
+
+
+def test_many_levels_of_theory_are_named_in_few_words(tmp_path):
+    first = Dataset.from_entries([entry(f"x{k}", xc=f"F{k}") for k in range(200)])
+    second = Dataset.from_entries([entry("y0", xc="F7"), entry("y1", xc="LDA", energy=-2.0)])
+    warning = merge({"a": first, "b": second}, tmp_path / "m").warnings[0]
+    assert "energy comes from 201 levels of theory: F7 (a 1, b 1); " in warning
+    assert "and 196 more (196 entries)" in warning
+    assert len(warning) < 300
+
+
+def test_structures_that_are_in_several_datasets_are_counted(tmp_path):
+    def moved(k: int, **more: object) -> Entry:
+        one = entry(f"{k}", **more)
+        return replace(one, positions=one.positions + 0.1 * k)
+
+    first = [moved(k) for k in range(6)]
+    tagged = [moved(k, tags={"set": "new"}, energy=-5.0) for k in range(4)]
+    other = [moved(k, xc="LDA") for k in range(4, 6)]  # another level is another entry
+    rounded = [replace(moved(5), positions=moved(5).positions + 1e-9), moved(5)]
+    formula = [composition_entry("TiO2", targets={"band_gap": 3.0})]
+    second = Dataset.from_entries([*tagged, *other, *rounded, *formula])
+    inputs = {"a": Dataset.from_entries([*first, *formula]), "b": second}
+    warnings = merge(inputs, tmp_path / "m").warnings
+    assert any(w.startswith("5 structures are in more than one") for w in warnings)
+    assert merge({"a": inputs["a"]}, tmp_path / "n").warnings == (
+        "formulas without a structure are among the structures: a 1",
+    )
+    inputs["a"].save(tmp_path / "d")
+    appended = append(tmp_path / "d", second, name="b").warnings
+    assert any(w.startswith("5 structures are in more than one") for w in appended)
 
 
 def test_formulas_among_structures_are_named(tmp_path):

@@ -24,9 +24,12 @@ from epitaxy.entry import Method
 from epitaxy.errors import DataError, StoreError
 from epitaxy.stores.columns import Columns, Strings, Tag, blocks
 from epitaxy.stores.memory_map import Writer, read_manifest
+from epitaxy.stores.repeated import n_shared
 
 SOURCE_TAG = "source"
 """Tag that `tag_source` adds; where an entry has it already it is kept."""
+
+_SHOWN = 5  # levels of theory that a warning names
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,8 @@ class MergeReport:
         n_structures: of each input, by name.
         n_renamed: entries whose id several inputs use, of each input.
         examples: some of the new ids.
-        warnings: what the user should know: mixed levels of theory, formulas among structures.
+        warnings: what the user should know: mixed levels of theory, structures that are there
+            twice, formulas among structures.
     """
 
     dataset: Dataset
@@ -215,26 +219,45 @@ def _input(name: str, dataset: Dataset) -> dict[str, Any]:
 def _warnings(datasets: Mapping[str, Dataset]) -> tuple[str, ...]:
     """Say what does not belong together."""
     found = []
+    mixed: dict[str, list[str]] = {}
     for target in sorted({name for dataset in datasets.values() for name in dataset.targets}):
         by_method: dict[Method, dict[str, int]] = {}
         for name, dataset in datasets.items():
             for method, count in methods_of(dataset, target).items():
                 by_method.setdefault(method, {})[name] = count
         if len(by_method) > 1:
-            parts = [
-                f"{describe_method(method)} ({', '.join(f'{n} {c:,}' for n, c in counts.items())})"
-                for method, counts in by_method.items()
-            ]
-            found.append(
-                f"{target} comes from {len(by_method)} levels of theory: {'; '.join(parts)}. Do "
-                "not learn from them as one: see docs/data.md on levels of theory"
-            )
+            mixed.setdefault(_listed(by_method), []).append(target)
+    for listed, targets in mixed.items():
+        *most, last = targets
+        named = f"{', '.join(most)} and {last} come" if most else f"{last} comes"
+        found.append(
+            f"{named} from {listed}. Do not learn from them as one: see docs/data.md on levels of "
+            "theory"
+        )
+    if n_twice := n_shared(datasets.values()):
+        found.append(
+            f"{n_twice:,} structures are in more than one of the datasets, at the same level of "
+            "theory, and are kept each time: `epitaxy clean` drops what is repeated"
+        )
     formulas = {name: _n_formulas(dataset) for name, dataset in datasets.items()}
     n_formulas, n_all = sum(formulas.values()), sum(map(len, datasets.values()))
     if 0 < n_formulas < n_all:
         listed = ", ".join(f"{name} {count:,}" for name, count in formulas.items() if count)
         found.append(f"formulas without a structure are among the structures: {listed}")
     return tuple(found)
+
+
+def _listed(by_method: Mapping[Method, Mapping[str, int]]) -> str:
+    """Return "2 levels of theory: PBE (a 2); LDA (b 1)", the most common first, few of many."""
+    order = sorted(by_method.items(), key=lambda item: -sum(item[1].values()))
+    parts = [
+        f"{describe_method(method)} ({', '.join(f'{n} {c:,}' for n, c in counts.items())})"
+        for method, counts in order[:_SHOWN]
+    ]
+    if rest := order[_SHOWN:]:
+        n_rest = sum(sum(counts.values()) for _, counts in rest)
+        parts.append(f"and {len(rest):,} more ({n_rest:,} entries)")
+    return f"{len(by_method):,} levels of theory: {'; '.join(parts)}"
 
 
 def methods_of(dataset: Dataset, target: str) -> dict[Method, int]:
