@@ -62,7 +62,8 @@ class AtomSets:
             parent. A frozen embedding without a parent is the control of transfer.
         initial: how vectors of elements begin without a parent: "uniform" in +-0.05 as in Keras,
             or "normal" with variance 1.
-        standardise: shift and scale the features by mean and deviation over the training set.
+        standardise: shift and scale the features by mean and deviation over the training set;
+            the paper does not, and neither way is better everywhere.
         unseen: elements that the parent, or without one the training set, lacks: "refuse", or
             "initialise": they get the mean vector, or without a parent keep a random one.
         cache: folder where features are kept for other runs (`epitaxy.hierarchy`); a model that
@@ -86,7 +87,7 @@ class AtomSets:
         n_steps: int = 3,
         tune: bool | None = None,
         initial: Literal["uniform", "normal"] = "uniform",
-        standardise: bool = True,
+        standardise: bool = False,
         unseen: Literal["refuse", "initialise"] = "refuse",
         cache: Path | None = None,
     ) -> None:
