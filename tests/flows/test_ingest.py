@@ -375,3 +375,25 @@ def test_structures_without_any_label_are_told(tmp_path, capsys):
     assert "none of the 2 entries has a label" in said
     facts = Dataset.open(tmp_path / "bare").history[0]["warnings"]
     assert any("has a label" in warning for warning in facts)
+
+
+@pytest.mark.parametrize("verb", ["clean", "merge"])
+def test_what_a_killed_run_left_is_removed_and_named_by_the_next(file, tmp_path, capsys, verb):
+    dataset = tmp_path / "set"
+    assert main(["ingest", str(file), "-o", str(dataset)]) == 0
+    job = [verb, str(dataset), "-o", str(tmp_path / "new")]
+    killed = (
+        "import os, signal, sys\n"
+        "from epitaxy.cli import main\n"
+        "from epitaxy.stores.memory_map import Writer\n"
+        "Writer.extend = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "main(sys.argv[1:])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", killed, *job], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = tmp_path.glob("new.partial-*")
+    capsys.readouterr()
+    assert main(job) == 0
+    assert f"removed {left.name}, left by a run that was killed" in capsys.readouterr().err
+    assert not left.exists()
+    assert len(Dataset.open(tmp_path / "new")) == 24

@@ -25,11 +25,13 @@ class CleanReport:
         dataset: the new dataset.
         steps: what each operation left in the history.
         n_seen: entries there were before.
+        removed: what a killed run had left beside the dataset, one sentence each.
     """
 
     dataset: Dataset
     steps: tuple[dict[str, Any], ...]
     n_seen: int
+    removed: tuple[str, ...] = ()
 
     @property
     def lines(self) -> list[str]:
@@ -39,7 +41,10 @@ class CleanReport:
     @property
     def warnings(self) -> list[str]:
         """What the user should know, one sentence each."""
-        return [warning for step in self.steps for warning in step.get("warnings", ())]
+        return [
+            *self.removed,
+            *(warning for step in self.steps for warning in step.get("warnings", ())),
+        ]
 
 
 def clean(
@@ -81,4 +86,4 @@ def clean(
         done = tuple({**step, "epitaxy": version("epitaxy")} for step in cleaned.history[n_before:])
         for kept in (*dataset.history, *done):
             writer.record(kept)
-    return CleanReport(Dataset.open(path), done, len(dataset))
+    return CleanReport(Dataset.open(path), done, len(dataset), writer.removed)

@@ -113,8 +113,7 @@ def ingest(
     checker, rejections = FrameChecker(checks), Rejections()
     warnings: list[str] = []
     with Writer(path, overwrite=overwrite) as writer:
-        for left in writer.removed_partials:
-            warnings.append(f"removed {left.name}, left by a run that was killed")
+        warnings += writer.removed
         renamed = _renamed_files(recipes)
         for i, source in enumerate(source_list):
             try:

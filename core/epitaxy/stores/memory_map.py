@@ -303,6 +303,13 @@ class Writer:
                 sink.abandon()
             shutil.rmtree(self._partial, ignore_errors=True)
 
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """One sentence for each thing that a killed writer had left and that is gone now."""
+        return tuple(
+            f"removed {left.name}, left by a run that was killed" for left in self.removed_partials
+        )
+
     def __len__(self) -> int:
         """Number of structures taken so far."""
         return self._n_structures

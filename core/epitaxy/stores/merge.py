@@ -101,7 +101,7 @@ def merge(
                 "warnings": list(warnings),
             }
         )
-    return progress.report(Path(path), warnings)
+    return progress.report(Path(path), (*writer.removed, *warnings))
 
 
 def append(
@@ -175,7 +175,7 @@ def append(
                 f"{path}: another process changed it while entries were appended; it was left as "
                 "that process wrote it, append again"
             )
-    return progress.report(path, warnings)
+    return progress.report(path, (*writer.removed, *warnings))
 
 
 # --- checks ---
