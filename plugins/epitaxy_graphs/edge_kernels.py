@@ -200,6 +200,39 @@ class _PairSlope(Function):
         )
 
 
+# ---------------------------------------------------------------- edges to edges
+
+
+def edge_silu(values: Tensor) -> Tensor:
+    """Return silu(values), of any shape; its second derivative is one loop."""
+    found: Tensor = _Silu.apply(values)
+    return found
+
+
+class _Silu(Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ctx.save_for_backward(values)
+        return torch.ops.aten.silu(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _SiluSlope.apply(gradient, *ctx.saved_tensors)
+
+
+class _SiluSlope(Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, values: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient, values)
+        return torch.ops.aten.silu_backward(gradient, values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, change: Tensor) -> tuple[Tensor, Tensor]:
+        along, curved = run(silu_along, *ctx.saved_tensors, change)
+        return along, curved
+
+
 # ---------------------------------------------------------------- edges to atoms
 
 
@@ -292,6 +325,12 @@ def pair_along(
     """Return the change of silu along the change of its input, and the curvature term."""
     change = dp[center] + dq[neighbor] + spread(dradial, table)
     _, first, second = silu_slopes(before)
+    return first * change, gradient * second * change
+
+
+def silu_along(gradient: Tensor, values: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the change of silu along the change of its input, and the curvature term."""
+    _, first, second = silu_slopes(values)
     return first * change, gradient * second * change
 
 

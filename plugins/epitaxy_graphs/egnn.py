@@ -9,7 +9,7 @@ Atoms start as an embedding of their element and not, as in HydraGNN's published
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -157,11 +157,11 @@ class Layer(nn.Module):
             nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.attention = nn.Linear(width, 1) if attention else None
-        self.move: nn.Module | None = None  # phi_x
+        self.move: nn.ModuleList | None = None  # phi_x
         if moves:
             last = nn.Linear(width, 1, bias=False)
             nn.init.xavier_uniform_(last.weight, gain=SMALL_START)
-            self.move = nn.Sequential(nn.Linear(width, width), nn.SiLU(), last, nn.Tanh())
+            self.move = nn.ModuleList([nn.Linear(width, width), last])
 
     def forward(
         self, h: Tensor, radial: Tensor, weight: Tensor, vectors: Tensor, graph: GraphBatch
@@ -199,17 +199,17 @@ class Layer(nn.Module):
         by_center, by_neighbor, table = self.ends(h, radial.shape[1])
         inner = edge_kernels.pair_silu(by_center, by_neighbor, radial, table, edges)
         values, moved = self.message(inner), None
-        if self.attention is None and self.move is None:
+        if self.attention is None:
             received = edge_kernels.silu_sum(values, weight, edges)
-        else:
-            messages = silu(values)
-            if self.attention is not None:
-                messages = messages * torch.sigmoid(self.attention(messages))
+        if self.attention is not None or self.move is not None:
+            messages = edge_kernels.edge_silu(values)
+        if self.attention is not None:
+            messages = messages * torch.sigmoid(self.attention(messages))
             received = edge_kernels.add_up(weight * messages, edges.center)
-            if self.move is not None:
-                pushes = self.pushes(messages, weight, vectors)
-                sums = edge_kernels.add_up(pushes, edges.center)
-                moved = sums[:, :3] / (1 + sums[:, 3:])
+        if self.move is not None:
+            pushes = self.pushes(messages, weight, vectors, edge_kernels.edge_silu)
+            sums = edge_kernels.add_up(pushes, edges.center)
+            moved = sums[:, :3] / (1 + sums[:, 3:])
         return h + self.update(torch.cat([h, received], dim=-1)), moved
 
     def ends(self, h: Tensor, n_radial: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -221,11 +221,18 @@ class Layer(nn.Module):
         center, neighbor, table = weights
         return h @ center.T + self.pair.bias, h @ neighbor.T, table.T
 
-    def pushes(self, messages: Tensor, weight: Tensor, vectors: Tensor) -> Tensor:
+    def pushes(
+        self,
+        messages: Tensor,
+        weight: Tensor,
+        vectors: Tensor,
+        activation: Callable[[Tensor], Tensor] = silu,
+    ) -> Tensor:
         """Return what moves an atom along each edge, and the weight: (n_edges, 4)."""
         assert self.move is not None
+        share = torch.tanh(self.move[1](activation(self.move[0](messages))))  # phi_x
         length = vectors.square().sum(dim=-1, keepdim=True).add(SOFTENING**2).sqrt()
-        push = -FARTHEST_MOVE * self.move(messages) * vectors / (1 + length)
+        push = -FARTHEST_MOVE * share * vectors / (1 + length)
         return torch.cat([weight * push, weight], dim=-1)
 
 
