@@ -16,6 +16,7 @@ from epitaxy.graphs.embedding import ElementEmbedding
 from epitaxy.multitask import MultitaskNetwork
 from epitaxy.potential import Potential
 from epitaxy.quantities import quantity
+from epitaxy.spec import Spec
 
 if TYPE_CHECKING:
     from epitaxy.dataset import Dataset
@@ -95,6 +96,32 @@ class Parent:
             )
         return unseen
 
+    def check_options(self, model: Spec, *, registry: Registry) -> None:
+        """Check that the body of a model is built as that of the parent.
+
+        Weights of equal shape may still mean something else, as with another readout.
+
+        Raises:
+            ConfigError: the network or an option differs; the message names them.
+        """
+        given = _body_spec(Spec.from_config(self.artifact.manifest["spec"]), registry)
+        wanted = _body_spec(model, registry)
+        if given.use != wanted.use:
+            raise ConfigError(
+                f"the parent {self.path} is a {given.use}, the model a {wanted.use}: weights fit "
+                f"only the same network"
+            )
+        differing = [
+            f"{name}: {given.options.get(name)!r}, not {value!r}"
+            for name, value in wanted.options.items()
+            if name != "elements" and given.options.get(name) != value
+        ]
+        if differing:
+            raise ConfigError(
+                f"the parent {self.path} does not fit the model: it has {'; '.join(differing)}; "
+                f"give the model the options of the parent"
+            )
+
     def check_body(self, child: nn.Module) -> None:
         """Check that the body of the parent fits into that of the child.
 
@@ -135,6 +162,14 @@ class Parent:
             theirs = _element_tables(body_of(self.module))
             for name, embedding in tables.items():
                 _copy_elements(theirs[name], embedding, self.module.elements)
+
+
+def _body_spec(spec: Spec, registry: Registry) -> Spec:
+    """Return the complete recipe of the network whose features are read, as plain data."""
+    body = spec.options.get("body")
+    if body is not None:
+        spec = Spec.from_config(body)
+    return registry.resolve("model", spec)
 
 
 def body_of(module: nn.Module) -> nn.Module:

@@ -83,6 +83,7 @@ def transfer(
         raise CapabilityError(
             f"model {model.use!r} cannot begin with given weights; take a graph network"
         )
+    known.check_options(model, registry=run.registry)
     unseen = known.check_elements(split.train, new_elements=new_elements)
     same_property = _tell(known, built, split.train, run)
     start = TransferStart(

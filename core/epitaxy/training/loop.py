@@ -286,6 +286,8 @@ class Loop:
                 f"set gives only "
                 f"{', '.join(n.removeprefix('valid_') for n in metrics if n.startswith('valid_'))}"
             )
+        if value is not None and self._options.validation_metric.endswith("_accuracy"):
+            value = -value  # the larger the better
         # Without a validation set the last weights are the best that is known.
         if value is None or value < at.best_value:
             at.best_value = math.inf if value is None else value
