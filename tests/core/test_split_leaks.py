@@ -294,3 +294,19 @@ def test_data_of_one_formula_are_not_divided_without_saying_how(tmp_path, capsys
     assert "--method random" in said
     assert main([*job, "--groups", "run"]) == 0
     assert main([*job, "--method", "random", "--overwrite"]) == 0
+
+
+def test_parts_far_from_the_sizes_asked_for_are_named(tmp_path, capsys):
+    some = [
+        Entry.from_atoms(bulk(symbol, "fcc", a=4.0 + 0.01 * k), id=f"{symbol}{k}")
+        for symbol, n in (("Cu", 50), ("Al", 40), ("Ni", 1))
+        for k in range(n)
+    ]
+    Dataset.from_entries(some).save(tmp_path / "set")
+    job = ["split", str(tmp_path / "set"), "-o", str(tmp_path / "s.json")]
+    assert main(job) == 0
+    assert "structures, 9 were asked for: groups by composition are few or large" in (
+        capsys.readouterr().out
+    )
+    assert main([*job, "--overwrite", "--method", "random"]) == 0
+    assert "asked for" not in capsys.readouterr().out

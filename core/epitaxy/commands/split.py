@@ -162,12 +162,28 @@ def _say(splits: list[Split]) -> None:
     from epitaxy.split import leaks
     from epitaxy.split.leaks import MAX_WORK
 
+    for split in splits:
+        _say_how_far_off(split)
     found = leaks(splits, max_work=MAX_WORK)
     for line in found.lines():
         print(f"note: {line}")
     if found.groups:
         print("note: `--method group` keeps groups together")
     _say_what_is_whole(found)
+
+
+def _say_how_far_off(split: Split) -> None:
+    """Say which parts whole groups have made much larger or smaller than asked for."""
+    if split.method.get("method") != "group":
+        return
+    for name in ("valid", "test"):
+        asked, found = float(split.method.get(name, 0)), len(split.rows[name])
+        wanted = round(asked * len(split.dataset)) if asked < 1 else int(asked)
+        if asked and not wanted / 2 <= found <= 2 * wanted:
+            print(
+                f"note: {name} has {found:,} structures, {wanted:,} were asked for: groups by "
+                f"{split.method['groups']} are few or large; smaller ones may be a tag (--groups)"
+            )
 
 
 def _say_what_is_whole(found: Leaks) -> None:
