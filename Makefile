@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test test-openmpi check bench docs slow clean install
+.PHONY: demo test test-openmpi check bench bench-all docs slow clean install
 
 install: $(STAMP)
 
@@ -45,6 +45,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py
+
+bench-all: $(STAMP)
+	$(BIN)/python bench/run.py --all
 
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'

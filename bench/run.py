@@ -1,7 +1,9 @@
-"""Run every benchmark of this folder, one after another, and print what each measures.
+"""Run benchmarks of this folder, one after another, and print what each measures.
 
-    make bench                         all of them
-    .venv/bin/python bench/run.py graphs calculator     some of them
+    make bench                                          the quick ones
+    make bench-all                                      all of them
+    .venv/bin/python bench/run.py groups curation       some of them
+    .venv/bin/python bench/run.py --list                their names, and what they measure
 
 Each benchmark is a script of its own that prints ratios taken in one run, with their
 conditions. Nothing here is a test: a slow machine prints a bad number, it does not fail.
@@ -9,14 +11,21 @@ conditions. Nothing here is a test: a slow machine prints a bad number, it does 
 
 from __future__ import annotations
 
+import ast
 import os
 import platform
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
-BENCHMARKS = ("graphs", "training_step", "calculator", "stores", "bp5", "atomsets")
+QUICK = ("graphs", "training_step", "calculator", "atomsets")
+"""Minutes each at most: models and graphs."""
+
+LONG = ("stores", "curation", "bp5", "groups")
+"""Up to ten minutes and 10 GB of disk each: data."""
+
 FOLDER = Path(__file__).parent
 
 
@@ -31,7 +40,18 @@ def processor() -> str:
 
 
 def main(names: list[str]) -> int:
-    """Run the named benchmarks and return how many failed."""
+    """Run the named benchmarks and return how many failed or do not exist."""
+    if "--list" in names:
+        for name in (*QUICK, *LONG):
+            summary = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text())) or ""
+            kind = "quick" if name in QUICK else "long"
+            print(f"{name:14}  {kind:5}  {summary.splitlines()[0]}")
+        return 0
+    if names == ["--all"]:
+        names = [*QUICK, *LONG]
+    if unknown := [name for name in names if name not in (*QUICK, *LONG)]:
+        print(f"no benchmark {', '.join(unknown)}: there are {', '.join((*QUICK, *LONG))}")
+        return len(unknown)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"processor  {processor()}, {os.cpu_count()} cores; load {load}")
     print(
@@ -39,17 +59,17 @@ def main(names: list[str]) -> int:
         + ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "ase", "pymatgen"))
     )
     failed = 0
-    for name in names or BENCHMARKS:
+    for name in names or QUICK:
         script = FOLDER / f"{name}.py"
         print(f"\n## {name}", flush=True)
-        if not script.exists():
-            print(f"no such benchmark: {script.name}")
-            failed += 1
-            continue
+        start = time.monotonic()
         one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         failed += bool(
             subprocess.run([sys.executable, script], env=os.environ | one_thread).returncode
         )
+        print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+    if not names:
+        print(f"\nthe long ones, by name or with --all: {', '.join(LONG)}")
     return failed
 
 
