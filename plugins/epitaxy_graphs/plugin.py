@@ -64,6 +64,6 @@ def provide_commands() -> list[Component]:
             target="epitaxy_graphs.convert",
             summary="make an artifact of published weights (Keras MEGNet)",
             needs=(*_NEEDS, "h5py"),
-            extra="graphs",
+            extra="keras",
         )
     ]
