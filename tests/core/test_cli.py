@@ -206,14 +206,14 @@ def test_plugins_draws_a_table_on_a_terminal(install_plugin: Install) -> None:
     reader, writer = pty.openpty()
     command = [sys.executable, "-m", "epitaxy", "plugins"]
     environment = {**os.environ, "COLUMNS": "200", "TERM": "xterm"}
-    subprocess.run(command, stdout=writer, check=False, env=environment)
-    os.close(writer)
-    text = b""
-    try:
-        while piece := os.read(reader, 65536):
-            text += piece
-    except OSError:  # the other end of a closed terminal, on Linux
-        pass
+    with subprocess.Popen(command, stdout=writer, env=environment):  # read while it writes
+        os.close(writer)
+        text = b""
+        try:
+            while piece := os.read(reader, 65536):
+                text += piece
+        except OSError:  # the other end of a closed terminal, on Linux
+            pass
     os.close(reader)
     assert b"missing-extra/wants-extra" in text
     assert b"\x1b[" in text
