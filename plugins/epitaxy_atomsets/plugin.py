@@ -14,7 +14,7 @@ def provide_models() -> list[Component]:
             target="epitaxy_atomsets.model:AtomSets",
             summary="AtomSets: sets of atoms or elements, with a parent's features (Chen 2021)",
             needs=_NEEDS,
-            extra="atomsets",
+            extra="graphs",
             example={"targets": ["energy"]},
         )
     ]
@@ -29,7 +29,7 @@ def provide_featurizers() -> list[Component]:
             target="epitaxy_atomsets.featurizer:ParentFeatures",
             summary="features of one depth of a trained parent, averaged over the atoms",
             needs=_NEEDS,
-            extra="atomsets",
+            extra="graphs",
             example={"parent": "parent", "level": "V0"},
         )
     ]
