@@ -289,6 +289,12 @@ class PropertyModel:
                     f"targets: none of the {len(train)} training structures has {name} (there: "
                     f"{', '.join(train.targets) or 'nothing'})"
                 )
+            is_claim = HeadOptions().likelihood_of(quantity(name)) == "classes"
+            if is_claim and rule.likelihood_of(quantity(name)) != "classes":
+                raise ConfigError(
+                    f"targets: {name} is a claim (0 or 1), not a number: its likelihood is "
+                    f"'classes', not {rule.likelihood!r}; leave the likelihood out"
+                )
             if rule.likelihood_of(quantity(name)) == "classes":
                 values, mask = train.target(name)
                 if not np.isin(values[mask], (0.0, 1.0)).all():

@@ -166,6 +166,8 @@ def test_what_cannot_be_learnt_is_refused_before_training(alloys, tmp_path) -> N
     claims = alloys.with_target("is_metal", np.linspace(0, 1, 48))
     with pytest.raises(ConfigError, match="other than 0 and 1"):
         model(targets=["is_metal"]).fit(claims, claims[:0], run=run)
+    with pytest.raises(ConfigError, match="is_metal is a claim"):
+        model(targets={"is_metal": {"likelihood": "point"}}).fit(alloys, alloys[:0], run=run)
     with pytest.raises(OptionError, match="extensive"):
         model(targets={"energy": {"pooling": "mean"}}).fit(alloys, alloys[:0], run=run)
     formulas = Dataset.from_entries(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from epitaxy.config import Config, read_config, read_document
 from epitaxy.errors import ConfigError
+from epitaxy.quantities import QUANTITIES
 
 if TYPE_CHECKING:
     from epitaxy.registry import Registry
@@ -73,6 +74,12 @@ class CurveOptions:
         for name in self.arms:
             if not name or name.startswith(".") or set(name) & set('/\\:"'):
                 raise ConfigError(f"learning_curve: arm {name!r}: its name must do for a folder")
+        target, _, measure = (self.metric or "energy_mae").rpartition("_")
+        if target not in QUANTITIES or measure not in ("mae", "rmse"):
+            raise ConfigError(
+                f"learning_curve: metric is {self.metric!r}; allowed: a quantity with _mae or "
+                f"_rmse, for example energy_mae"
+            )
         if self.reference is not None and self.reference not in self.arms:
             raise ConfigError(
                 f"learning_curve: reference {self.reference!r} is no arm; there are "
