@@ -9,15 +9,17 @@ the median of each side. Every difference is second minus first.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from epitaxy.composition import TAG as FORMULA_TAG
-from epitaxy.composition import compositions, parse_formula
+from epitaxy.composition import compositions
+from epitaxy.curation.comparison import Comparison, Disagreement, Distribution, Side
+from epitaxy.curation.element_offsets import element_offsets
 from epitaxy.curation.groups import Grouping, duplicate_groups, find_tag
-from epitaxy.curation.offsets import Estimate, Paired, mean_estimate, paired_statistics
+from epitaxy.curation.offsets import paired_statistics
 from epitaxy.curation.spacegroup import Engine
 from epitaxy.dataset import Dataset
 from epitaxy.errors import DataError
@@ -28,145 +30,8 @@ Value = Literal["median", "mean", "lowest"]
 GAP_OF_A_METAL = 0.01
 """eV; a smaller gap counts as a metal."""
 N_BINS = 60
-_FEWEST = 10  # shared groups with an element that an offset is given for
 _FEWEST_PAIRS = 3
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Distribution:
-    """Values of the target: of all structures of a side, or of those in shared groups.
-
-    Attributes:
-        n: values.
-        mean: of them.
-        deviation: standard deviation.
-        quantiles: at 0, 5, 25, 50, 75, 95 and 100 %.
-        counts: in the bins of the comparison; values outside are in the first and last bin.
-    """
-
-    n: int
-    mean: float
-    deviation: float
-    quantiles: tuple[float, ...]
-    counts: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One of the two datasets.
-
-    Attributes:
-        name: as given.
-        digest: of the dataset.
-        n_structures: all.
-        n_without_group: those that belong to no group: no formula, no symmetry found.
-        n_groups: distinct groups.
-        n_labelled: structures with the target.
-        n_shared: structures in groups that both sides have.
-        methods: level of theory -> structures with the target.
-        inside_groups: median over shared groups of several values of (largest - smallest): how
-            much the target varies between structures that count as the same here.
-        all: distribution of all values.
-        shared: distribution of the values in shared groups.
-    """
-
-    name: str
-    digest: str
-    n_structures: int
-    n_without_group: int
-    n_groups: int
-    n_labelled: int
-    n_shared: int
-    methods: Mapping[str, int]
-    inside_groups: float | None
-    all: Distribution | None
-    shared: Distribution | None
-
-
-@dataclass(frozen=True, slots=True)
-class ElementOffset:
-    """Mean difference of the shared groups that contain an element.
-
-    Attributes:
-        symbol: of the element.
-        n: shared groups that contain it.
-        mean: difference, with its interval.
-        contrast: mean difference with the element minus that without it, with its interval.
-    """
-
-    symbol: str
-    n: int
-    mean: Estimate
-    contrast: Estimate | None
-
-
-@dataclass(frozen=True, slots=True)
-class Disagreement:
-    """One shared group with a large difference; ids are of the structures nearest the values."""
-
-    group: str
-    first: float
-    second: float
-    difference: float
-    first_id: str
-    second_id: str
-    n_first: int
-    n_second: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What two datasets share and how they differ. Differences are second minus first.
-
-    Attributes:
-        options: target, group and what else was asked for.
-        unit: of the target and of all differences.
-        first: the one side.
-        second: the other side.
-        n_shared: groups that both have.
-        share_of_first: of the groups of the first, 0 to 1.
-        share_of_second: of the groups of the second, 0 to 1.
-        jaccard: shared groups over groups of either.
-        bin_edges: (N_BINS + 1,) of the distributions.
-        paired: over shared groups with the target on both sides; None if they are fewer than 3.
-        gapped: for band gaps, the same where both sides have a gap.
-        metals: for band gaps, how many shared groups are metals on both, one or no side.
-        elements: those with 10 groups or more, the largest sure contrast first: the end of its
-            interval that is nearer to zero.
-        disagreements: the largest first.
-        warnings: what limits the comparison.
-        pairs: (n, 2) values of both sides, as the page draws them; not in the JSON.
-    """
-
-    options: Mapping[str, Any]
-    unit: str
-    first: Side
-    second: Side
-    n_shared: int
-    share_of_first: float
-    share_of_second: float
-    jaccard: float
-    bin_edges: tuple[float, ...]
-    paired: Paired | None
-    gapped: Paired | None
-    metals: Mapping[str, int] | None
-    elements: tuple[ElementOffset, ...]
-    disagreements: tuple[Disagreement, ...]
-    warnings: tuple[str, ...]
-    pairs: np.ndarray
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything but the single pairs as plain values."""
-        from importlib.metadata import version
-
-        facts = {k: getattr(self, k) for k in self.__dataclass_fields__ if k != "pairs"}
-        for name in ("first", "second", "paired", "gapped"):
-            facts[name] = None if facts[name] is None else asdict(facts[name])
-        for name in ("elements", "disagreements"):
-            facts[name] = [asdict(item) for item in facts[name]]
-        kind = {"format": "epitaxy-comparison", "version": 1, "epitaxy": version("epitaxy")}
-        return {**kind, "difference": "second - first", **facts}
 
 
 def compare(
@@ -426,7 +291,7 @@ def _compare(
         paired=paired,
         gapped=gapped,
         metals=metals,
-        elements=_elements(formulas, difference),
+        elements=element_offsets(formulas, difference),
         disagreements=_worst(sides, words[both], pairs, by_group, at, n_worst),
         warnings=_warnings(described, len(both), options["target"]),
         pairs=pairs,
@@ -483,51 +348,6 @@ def _distribution(values: np.ndarray, edges: np.ndarray) -> Distribution | None:
         quantiles=tuple(np.quantile(values, _QUANTILES).tolist()),
         counts=tuple(counts.tolist()),
     )
-
-
-def _elements(formulas: np.ndarray, difference: np.ndarray) -> tuple[ElementOffset, ...]:
-    from ase.data import chemical_symbols
-
-    n = len(difference)
-    members: dict[int, list[int]] = {}
-    for row, formula in enumerate(formulas):
-        for z in parse_formula(str(formula)):
-            members.setdefault(z, []).append(row)
-    found = []
-    for z, rows in members.items():
-        if len(rows) < _FEWEST:
-            continue
-        inside = np.zeros(n, dtype=bool)
-        inside[rows] = True
-        with_it, without = difference[inside], difference[~inside]
-        contrast = _contrast(with_it, without) if len(without) >= _FEWEST else None
-        found.append(
-            ElementOffset(chemical_symbols[z], len(rows), mean_estimate(with_it), contrast)
-        )
-    return tuple(sorted(found, key=_clarity, reverse=True))
-
-
-def _contrast(with_it: np.ndarray, without: np.ndarray) -> Estimate:
-    """Return the difference of two means with Welch's 95 % interval (Biometrika 34, 28 (1947))."""
-    from scipy.stats import t
-
-    errors = [x.var(ddof=1) / len(x) for x in (with_it, without)]
-    value, error = float(with_it.mean() - without.mean()), float(np.sqrt(sum(errors)))
-    if not error:
-        return Estimate(value, value, value)
-    freedom = sum(errors) ** 2 / sum(
-        e * e / (len(x) - 1) for e, x in zip(errors, (with_it, without), strict=True)
-    )
-    half = float(t.ppf(0.975, freedom)) * error
-    return Estimate(value, value - half, value + half)
-
-
-def _clarity(element: ElementOffset) -> float:
-    """The end of an element's interval that is nearer to no contrast; 0 if it holds zero."""
-    found = element.contrast
-    if found is None:
-        return 0.0
-    return max(0.0, abs(found.value) - 0.5 * (found.high - found.low))
 
 
 def _worst(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from epitaxy.curation.compare import Comparison, Side
+from epitaxy.curation.comparison import Comparison, Side
 from epitaxy.curation.offsets import MAD_TO_SIGMA, Estimate, Paired
 from epitaxy.errors import StoreError
 from epitaxy.quantities import readable_unit
