@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ragged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
+from ragged import bits, entries, entry_lists
 
 from epitaxy.dataset import Dataset
-from epitaxy.entry import Entry, Method, Origin
 from epitaxy.errors import MissingDependencyError, StoreError
 
 pytest.importorskip("adios2")
@@ -30,46 +30,7 @@ from epitaxy.stores.bp5 import (
     write_bp5,
 )
 
-finite = st.floats(width=64, allow_nan=False, allow_infinity=False)
-texts = st.text(st.characters(blacklist_categories=["Cs"]), max_size=8)
-
-
-@st.composite
-def entry_lists(draw: st.DrawFn) -> list[Entry]:
-    def arrays(shape: tuple[int, ...]) -> np.ndarray:
-        return draw(npst.arrays(np.float64, shape, elements=finite))
-
-    made = []
-    for _ in range(draw(st.integers(0, 7))):
-        n_atoms = draw(st.integers(0, 5))
-        targets = {}
-        shapes = {"energy": (), "forces": (n_atoms, 3), "stress": (6,), "charges": (n_atoms,)}
-        for name, shape in shapes.items():
-            if draw(st.booleans()):
-                targets[name] = arrays(shape)
-        made.append(
-            Entry(
-                numbers=draw(npst.arrays(np.uint8, n_atoms)),
-                positions=draw(npst.arrays(np.float64, (n_atoms, 3), elements=finite)),
-                cell=arrays((3, 3)),
-                pbc=draw(npst.arrays(np.bool_, 3)),
-                targets=targets,
-                id=draw(texts),
-                method=Method(xc_functional=draw(st.sampled_from(["PBE", "LDA", ""]))),
-                origin=Origin(url=draw(texts)),
-                tags=draw(st.dictionaries(st.sampled_from(["group", "a/b", "Å:x", ""]), texts)),
-            )
-        )
-    return made
-
-
-def bits(entry: Entry) -> tuple[object, ...]:
-    arrays = [entry.numbers, entry.positions, entry.cell, entry.pbc]
-    return (
-        *(np.asarray(array).tobytes() for array in arrays),
-        {name: np.asarray(value).tobytes() for name, value in entry.targets.items()},
-        (entry.id, entry.method, entry.origin, dict(entry.tags)),
-    )
+SUPPORT = Path(ragged.__file__).parent  # for other processes
 
 
 def assert_same(found: Dataset, expected: Dataset) -> None:
@@ -114,27 +75,6 @@ def test_ragged_datasets_come_back_bit_by_bit(tmp_path_factory, entries, n_parts
         assert_same(share, expected[start : start + len(share)])
         assert_same(pickle.loads(pickle.dumps(share)), expected[start : start + len(share)])
         start += len(share)
-
-
-def entries(n: int = 30, *, offset: float = 0.0) -> list[Entry]:
-    rng = np.random.default_rng(1)
-    made = []
-    for i in range(n):
-        k = int(rng.integers(1, 9))
-        made.append(
-            Entry(
-                numbers=rng.integers(1, 90, k).astype(np.uint8),
-                positions=rng.normal(size=(k, 3)),
-                cell=np.eye(3) * 5,
-                pbc=np.ones(3, dtype=bool),
-                targets={"energy": np.float64(i + offset), "forces": rng.normal(size=(k, 3))},
-                id=f"some-{i}",
-                method=Method(xc_functional="PBE"),
-                origin=Origin(license="CC-BY-4.0"),
-                tags={"group": "ab"[i % 2]},
-            )
-        )
-    return made
 
 
 @pytest.fixture
@@ -364,7 +304,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_bp5 import entries
+from ragged import entries
 from epitaxy.errors import StoreError
 from epitaxy.stores.bp5 import write_bp5, PartWriter
 import epitaxy.stores.adios as adios
@@ -384,7 +324,7 @@ except StoreError as error:
 @pytest.mark.parametrize("how", ["one", "part"])
 @pytest.mark.parametrize("n_bytes", [1, 2000, 300_000])
 def test_a_file_size_limit_leaves_the_old_dataset(path, made, n_bytes, how):
-    command = [sys.executable, "-c", FULL, Path(__file__).parent, path, str(n_bytes), how]
+    command = [sys.executable, "-c", FULL, SUPPORT, path, str(n_bytes), how]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0
     if n_bytes > 100_000:  # else ADIOS2 cannot end well; that the process lives is what counts
@@ -406,7 +346,7 @@ def test_a_full_disk_leaves_the_old_dataset(tmp_path, size):
         few = Dataset.from_entries(entries(1))
         if size != "20k":
             write_bp5(few, folder / "set")
-        command = [sys.executable, "-c", FULL, Path(__file__).parent, folder / "set"]
+        command = [sys.executable, "-c", FULL, SUPPORT, folder / "set"]
         done = subprocess.run([*command, "1000000000", "one"], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
         assert "No space left on device" in done.stdout
@@ -476,11 +416,11 @@ def test_a_killed_writer_leaves_nothing_that_opens_as_a_dataset(tmp_path, made):
         part.extend(made[:15])
     script = (
         "import os, signal, sys\nsys.path.insert(0, sys.argv[2])\n"
-        "from test_bp5 import entries\nfrom epitaxy.stores.bp5 import PartWriter\n"
+        "from ragged import entries\nfrom epitaxy.stores.bp5 import PartWriter\n"
         "with PartWriter(sys.argv[1], 1, 2) as part:\n"
         "    part.extend(entries(15))\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    subprocess.run([sys.executable, "-c", script, path, Path(__file__).parent])
+    subprocess.run([sys.executable, "-c", script, path, SUPPORT])
     for opened in (path, tmp_path / "set.parts"):
         with pytest.raises(StoreError, match="begun but not finished by rank 1") as refused:
             Dataset.open(opened)
@@ -498,11 +438,11 @@ def test_a_killed_writer_leaves_nothing_that_opens_as_a_dataset(tmp_path, made):
 def test_a_writer_killed_while_it_replaces_leaves_the_old_dataset(path, made):
     script = (
         "import os, signal, sys\nsys.path.insert(0, sys.argv[2])\n"
-        "from test_bp5 import entries\nfrom epitaxy.stores.bp5 import write_bp5\n"
+        "from ragged import entries\nfrom epitaxy.stores.bp5 import write_bp5\n"
         "def some():\n    yield from entries(3000)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_bp5(some(), sys.argv[1], overwrite=True)\n"
     )
-    subprocess.run([sys.executable, "-c", script, path, Path(__file__).parent])
+    subprocess.run([sys.executable, "-c", script, path, SUPPORT])
     assert len(left_beside(path)) == 1
     assert_same(Dataset.open(path), made)
     write_bp5(made[:5], path, overwrite=True)

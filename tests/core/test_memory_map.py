@@ -10,53 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
+from ragged import bits, entry_lists
 
 from epitaxy.dataset import Dataset
-from epitaxy.entry import Entry, Method, Origin
+from epitaxy.entry import Entry
 from epitaxy.errors import StoreError
 from epitaxy.stores.memory_map import Writer
-
-any_float = st.floats(width=64, allow_nan=True, allow_infinity=True)
-finite = st.floats(width=64, allow_nan=False, allow_infinity=False)
-texts = st.text(st.characters(blacklist_categories=["Cs"]), max_size=8)
-
-
-@st.composite
-def entry_lists(draw: st.DrawFn) -> list[Entry]:
-    def arrays(shape: tuple[int, ...], elements: st.SearchStrategy[float] = finite) -> np.ndarray:
-        return draw(npst.arrays(np.float64, shape, elements=elements))
-
-    made = []
-    for _ in range(draw(st.integers(0, 6))):
-        n_atoms = draw(st.integers(0, 5))
-        targets = {}
-        for name, shape in {"energy": (), "forces": (n_atoms, 3), "stress": (6,)}.items():
-            if draw(st.booleans()):
-                targets[name] = arrays(shape)
-        made.append(
-            Entry(
-                numbers=draw(npst.arrays(np.uint8, n_atoms)),
-                positions=draw(npst.arrays(np.float64, (n_atoms, 3), elements=finite)),
-                cell=arrays((3, 3), any_float),
-                pbc=draw(npst.arrays(np.bool_, 3)),
-                targets=targets,
-                id=draw(texts),
-                method=Method(xc_functional=draw(st.sampled_from(["PBE", "LDA", ""]))),
-                origin=Origin(url=draw(texts)),
-                tags=draw(st.dictionaries(st.sampled_from(["group", "a/b", "a.text", ""]), texts)),
-            )
-        )
-    return made
-
-
-def bits(entry: Entry) -> tuple[object, ...]:
-    arrays = [entry.numbers, entry.positions, entry.cell, entry.pbc]
-    return (
-        *(np.asarray(array).tobytes() for array in arrays),
-        {name: np.asarray(value).tobytes() for name, value in entry.targets.items()},
-        (entry.id, entry.method, entry.origin, dict(entry.tags)),
-    )
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
