@@ -1,10 +1,8 @@
-"""Readers of public sets on files in the documented layouts: units, ids, and what is wrong."""
+"""Readers of public sets on files in the documented layouts: units and ids."""
 
-import gzip
 import json
 import pickle
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from ase.calculators.emt import EMT
 
 from epitaxy.entry import Entry
 from epitaxy.errors import DataError
-from epitaxy.protocols import Source
 from epitaxy.registry import Registry
 from epitaxy_benchmarks import example_files as write
 from epitaxy_benchmarks.alignn import AlignnSource
@@ -26,50 +23,13 @@ from epitaxy_benchmarks.jarvis import JarvisSource
 from epitaxy_benchmarks.matbench import TASKS, MatbenchSource
 from epitaxy_benchmarks.matcalc import MatcalcSource
 from epitaxy_benchmarks.matsciml import MatscimlSource
-from epitaxy_benchmarks.metatrain import MetatrainSource
 from epitaxy_benchmarks.mptrj import MptrjSource
 from epitaxy_benchmarks.open_catalyst import OpenCatalystSource
 from epitaxy_benchmarks.oxide_polymorphs import OxidePolymorphsSource
 from epitaxy_benchmarks.qm7x import Qm7xSource
 from epitaxy_benchmarks.qm9 import Qm9Source
 
-SOURCES: dict[str, Callable[..., Source]] = {
-    "matbench_phonons.json.gz": MatbenchSource,
-    "mp-binary-pbe-elasticity.json.gz": MatcalcSource,
-    "dft_3d.json.zip": JarvisSource,
-    "supporting-information.json.xz": OxidePolymorphsSource,
-    "id_prop.json.gz": AlignnSource,
-    "oqmd.json.gz": MatscimlSource,
-    "MPtrj_small.json.gz": MptrjSource,
-    "oc20.aselmdb": OpenCatalystSource,
-    "ani1x.h5": Ani1xSource,
-    "1000.hdf5": Qm7xSource,
-    "dsgdb9nsd.xyz.tar.bz2": Qm9Source,
-    "ethanol_reduced_100.xyz.xz": MetatrainSource,
-    "perov5_val.csv.xz": CastelliSource,
-    "aflow__Egap__train.csv.xz": CompositionTableSource,
-}
-WRITERS: dict[str, Callable[..., None]] = {
-    "matbench_phonons.json.gz": write.write_matbench,
-    "mp-binary-pbe-elasticity.json.gz": write.write_matcalc,
-    "dft_3d.json.zip": write.write_jarvis,
-    "supporting-information.json.xz": write.write_oxide_polymorphs,
-    "id_prop.json.gz": write.write_alignn,
-    "oqmd.json.gz": write.write_oqmd,
-    "MPtrj_small.json.gz": write.write_mptrj,
-    "oc20.aselmdb": write.write_aselmdb,
-    "ani1x.h5": write.write_ani1x,
-    "1000.hdf5": write.write_qm7x,
-    "dsgdb9nsd.xyz.tar.bz2": write.write_qm9,
-    "ethanol_reduced_100.xyz.xz": write.write_ethanol,
-    "perov5_val.csv.xz": write.write_castelli,
-    "aflow__Egap__train.csv.xz": write.write_composition_table,
-}
-
-
-def written(folder: Path, name: str, **options: Any) -> Path:
-    WRITERS[name](folder / name, **options)
-    return folder / name
+from .conftest import SOURCES, written
 
 
 def agree_with_emt(entry: Entry, *, labels: tuple[str, ...]) -> None:
@@ -375,122 +335,6 @@ def test_repeated_stresses_of_other_frames_are_left_out(tmp_path: Path) -> None:
     source = AlignnSource(path=path)
     assert ["stress" in entry.targets for entry in source] == [True] * 5 + [False]
     assert source.notes[0].startswith("stresses of 1 of 6 frames left out")
-
-
-@pytest.mark.parametrize("name", [name for name in SOURCES if not name.endswith(".aselmdb")])
-def test_a_cut_file_is_named(tmp_path: Path, name: str) -> None:
-    path = written(tmp_path, name)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) * 2 // 3])
-    with pytest.raises(DataError, match=path.name):
-        list(SOURCES[name](path=path))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "matbench_phonons.json.gz",
-        "mp-binary-pbe-elasticity.json.gz",
-        "MPtrj_small.json.gz",
-        "id_prop.json.gz",
-        "aflow__Egap__train.csv.xz",
-        "ethanol_reduced_100.xyz.xz",
-        "dsgdb9nsd.xyz.tar.bz2",
-    ],
-)
-def test_the_entries_before_a_cut_are_given(tmp_path: Path, name: str) -> None:
-    path = tmp_path / Path(name).with_suffix("").name  # unpacked
-    WRITERS[name](path, n=400)
-    whole = [entry.id for entry in SOURCES[name](path=path)]
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) * 3 // 4])
-    entries = iter(SOURCES[name](path=path))
-    kept = [next(entries).id for _ in range(len(whole) // 8)]
-    with pytest.raises(DataError, match=path.name):
-        kept.extend(entry.id for entry in entries)
-    assert len(kept) >= len(whole) // 8
-    assert kept == whole[: len(kept)]
-
-
-@pytest.mark.parametrize(
-    ("name", "place", "message"),
-    [
-        ("matbench_phonons.json.gz", ["data", 1, 0, "lattice"], r"row 1 \(mb-phonons-0002\)"),
-        ("mp-binary-pbe-elasticity.json.gz", [1, "shear_modulus_vrh"], "entry 1"),
-        ("id_prop.json.gz", [1, "forces"], "frame 1"),
-        ("oqmd.json.gz", [1, "cell"], "row 1"),
-        ("MPtrj_small.json.gz", ["mp-1", "mp-100-0-1", "force"], "mp-1 frame mp-100-0-1"),
-        ("dft_3d.json.gz", [1, "atoms", "elements"], "entry JVASP-2"),
-        (
-            "supporting-information.json.gz",
-            ["CuO2", "rutile", "PBE", "EOS", "calculations", 1, "data", "forces"],
-            "CuO2/rutile/PBE/EOS/1",
-        ),
-    ],
-)
-def test_a_missing_key_is_named_with_its_entry(
-    tmp_path: Path, name: str, place: list[Any], message: str
-) -> None:
-    model = next(key for key in SOURCES if key.split(".")[0] == name.split(".")[0])
-    path = tmp_path / name
-    WRITERS[model](path, n=3)
-    content = json.loads(gzip.decompress(path.read_bytes()))
-    inner = content
-    for key in place[:-1]:
-        inner = inner[key]
-    del inner[place[-1]]
-    path.write_bytes(gzip.compress(json.dumps(content).encode()))
-    with pytest.raises(DataError, match=f"{message}.*KeyError: '{place[-1]}'"):
-        list(SOURCES[model](path=path))
-
-
-def test_wrong_shapes_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "MPtrj_small.json"
-    write.write_mptrj(path, n=2)
-    content = json.loads(path.read_text())
-    for key, value, message in (
-        ("force", [[0.0, 0.0, 0.0]], r"forces has shape \(1, 3\), \(4, 3\) needed"),
-        ("stress", [1.0, 2.0], r"a tensor has shape \(2,\)"),
-        ("magmom", [0.0], r"magmoms has shape \(1,\)"),
-    ):
-        frame = content["mp-1"]["mp-100-0-1"]
-        kept, frame[key] = frame[key], value
-        path.write_text(json.dumps(content))
-        with pytest.raises(DataError, match=f"frame mp-100-0-1.*{message}"):
-            list(MptrjSource(path=path))
-        frame[key] = kept
-
-
-def test_disordered_sites_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "matbench_phonons.json"
-    write.write_matbench(path, n=2)
-    table = json.loads(path.read_text())
-    table["data"][1][0]["sites"][2]["species"] = [{"element": "Cu", "occu": 0.5}]
-    path.write_text(json.dumps(table))
-    with pytest.raises(DataError, match=r"row 1 .*site 2 is disordered"):
-        list(MatbenchSource(path=path))
-
-
-def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "matbench_phonons.json"
-    write.write_mptrj(path, n=1)
-    with pytest.raises(DataError, match=r"the columns are \[\]"):
-        list(MatbenchSource(path=path))
-    with pytest.raises(DataError, match="is not a task of MatBench; say which one"):
-        MatbenchSource(path=path, task="matbench_nothing")
-    with pytest.raises(DataError, match="not a list of structures with properties"):
-        MatcalcSource(path=path)
-    with pytest.raises(DataError, match="not a development set of MatSciML"):
-        MatscimlSource(path=path)
-    write.write_alignn(path, n=1)
-    with pytest.raises(DataError, match="is a list"):
-        list(MptrjSource(path=path))
-    path.write_text("no hdf5")
-    for source in (Ani1xSource(path=path), Qm7xSource(path=path)):
-        with pytest.raises(DataError, match="not an HDF5 file"):
-            list(source)
-    with pytest.raises(DataError, match="no such file"):
-        MptrjSource(path=tmp_path / "nothing.json")
 
 
 def test_oxide_polymorphs_are_chosen_by_functional_and_part(tmp_path: Path) -> None:
