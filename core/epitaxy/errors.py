@@ -15,6 +15,7 @@
     ├── SplitError                   (also a ValueError)
     ├── CapabilityError              a model is asked for what it cannot do
     ├── ArtifactError                a saved model cannot be read
+    ├── PublishError                 something cannot be published
     ├── TrainingError                training cannot go on
     └── StructureError               (also a ValueError) a calculator refuses a structure
 
@@ -80,6 +81,10 @@ class CapabilityError(EpitaxyError):
 
 class ArtifactError(EpitaxyError):
     """A saved model is damaged, incomplete or of a newer format."""
+
+
+class PublishError(EpitaxyError):
+    """Something cannot be published, or the place it was sent to cannot use it."""
 
 
 class TrainingError(EpitaxyError):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
+from epitaxy.errors import SourceError
 from epitaxy.web.clock import Clock
 
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
@@ -31,6 +32,20 @@ class TryAgainError(Exception):
         super().__init__(reason)
         self.wait = wait
         self.status = status
+
+
+class RefusedError(SourceError):
+    """A service understood a request and refuses it; to ask again would not help.
+
+    Attributes:
+        status: of the answer.
+        said: the service's own words, without secrets; "" where it gave none.
+    """
+
+    def __init__(self, message: str, *, status: int, said: str = ""):
+        super().__init__(message)
+        self.status = status
+        self.said = said
 
 
 def wait_before(attempt: int, asked: float | None, rng: random.Random) -> float:

@@ -7,7 +7,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from epitaxy.web.cache import Cache, user_cache
 from epitaxy.web.clock import SYSTEM_CLOCK, Clock
 from epitaxy.web.download import download, n_partial
 from epitaxy.web.secrets import is_secret_parameter, safe_url, shown
-from epitaxy.web.transport import Transport
+from epitaxy.web.transport import NO_HEADERS, Transport
 
 if TYPE_CHECKING:
     import httpx
@@ -183,6 +183,75 @@ class Client:
     ) -> Answer:
         """Get the JSON that the service answers to the JSON `body`; as `get`."""
         return self._ask("POST", path, params, body, check)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        params: Params = (),
+        *,
+        body: Any = None,
+        stream: Iterable[bytes] | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+        once: bool = False,
+    ) -> Any:
+        """Ask for something to be done; return the JSON of the answer, which is never kept.
+
+        Args:
+            method: "POST", "PUT", "DELETE" or "GET".
+            path: as for `get`.
+            params: as for `get`.
+            body: sent as JSON.
+            stream: sent as it is, piece by piece, instead of `body`; each attempt iterates over
+                it anew, so it must not be an iterator.
+            headers: more headers, for example Content-Length of a stream (without it the stream
+                is sent in chunks).
+            once: do not try again; for what must not happen twice.
+
+        Raises:
+            RefusedError: the service refuses; with its status and words.
+            SourceError: it cannot be reached, or answers nonsense.
+        """
+        url = self._url(path, params)
+        content = stream
+        if stream is None and body is not None:
+            content = json.dumps(body, sort_keys=True).encode()  # type: ignore[assignment]
+        address = self._transport.address(url)
+        return self._transport.repeat(
+            url,
+            lambda: self._transport.read(method, url, content, address, headers)[1],
+            max_attempts=1 if once else None,
+        )
+
+    def append(self, path: str, file: str | Path, *, params: Params = ()) -> int:
+        """Write what the service sends at the end of a file; return the number of bytes.
+
+        Nothing is tried again: what came before the connection broke is in the file, and the
+        caller asks for the rest.
+
+        Raises:
+            SourceError: as for `get`, or the file cannot be written.
+        """
+        url = self._url(path, params)
+        n_bytes = 0
+
+        def receive() -> None:
+            nonlocal n_bytes
+            try:
+                with (
+                    self._transport.send("GET", url, None, NO_HEADERS) as response,
+                    Path(file).open("ab") as goal,
+                ):
+                    for piece in response.iter_bytes():
+                        goal.write(piece)
+                        n_bytes += len(piece)
+            except OSError as error:
+                raise SourceError(
+                    f"{file}: cannot be written: {error.strerror or error}"
+                ) from error
+
+        self._transport.repeat(url, receive, max_attempts=1)
+        return n_bytes
 
     def download(self, path: str, file: str | Path, *, params: Params = ()) -> Path:
         """Get a file to disk, going on where an earlier download broke off; return its path.

@@ -5,14 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from epitaxy.errors import SourceError
-from epitaxy.web.attempts import AGAIN, PATIENCE, Pace, TryAgainError, retry_after, wait_before
+from epitaxy.web.attempts import (
+    AGAIN,
+    PATIENCE,
+    Pace,
+    RefusedError,
+    TryAgainError,
+    retry_after,
+    wait_before,
+)
 from epitaxy.web.clock import Clock
 from epitaxy.web.secrets import is_secret_header, safe_url, secrets_in, shown, without_secrets
 
@@ -26,6 +35,7 @@ _LOG = logging.getLogger("epitaxy.web")
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _MOST_MOVES = 5
 _SHOWN = 300  # characters of an answer in a message
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Transport:
@@ -93,11 +103,12 @@ class Transport:
         """Return an address without secrets, short enough for a message."""
         return shown(self.address(url))
 
-    def repeat(self, url: str, attempt: Callable[[], T]) -> T:
+    def repeat(self, url: str, attempt: Callable[[], T], *, max_attempts: int | None = None) -> T:
         """Try until it works, or until it makes no sense to go on."""
         import tenacity
 
         address = self.shown(url)
+        n_most = max_attempts or self.max_attempts
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
@@ -113,13 +124,13 @@ class Transport:
                 "%s",
                 self.clean(
                     f"{address}: the service {error}; waiting {state.upcoming_sleep:.0f} s "
-                    f"(attempt {state.attempt_number} of {self.max_attempts})"
+                    f"(attempt {state.attempt_number} of {n_most})"
                 ),
             )
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_worth_it),
-            stop=tenacity.stop_after_attempt(self.max_attempts),
+            stop=tenacity.stop_after_attempt(n_most),
             wait=wait,
             sleep=self.clock.sleep,
             before_sleep=tell,
@@ -140,16 +151,25 @@ class Transport:
         self,
         method: str,
         url: str,
-        content: bytes | None,
+        content: bytes | Iterable[bytes] | None,
         extra: Mapping[str, str],
         *,
         allowed: tuple[int, ...] = (200,),
     ) -> Iterator[httpx.Response]:
         """Send one request, follow where it was moved to; give the answer with an open body.
 
+        Args:
+            method: of HTTP.
+            url: where to.
+            content: the body; one that is iterated over is never whole in memory, and is begun
+                anew with each attempt.
+            extra: more headers.
+            allowed: statuses that are no failure.
+
         Raises:
             TryAgainError: no answer, or one that may not last.
-            SourceError: the service refuses.
+            RefusedError: the service refuses.
+            SourceError: it moves without end.
         """
         import httpx
 
@@ -158,7 +178,7 @@ class Transport:
             self._pace.wait(target)
             self._sent_at = self.clock.monotonic()
             headers = {**self._headers_for(target), **extra}
-            if content is not None:
+            if isinstance(content, bytes):
                 headers["Content-Type"] = "application/json"
             request = self._http.build_request(method, target, content=content, headers=headers)
             try:
@@ -229,7 +249,11 @@ class Transport:
             advice = ". Is the address right, and does the entry still exist?"
         elif status in (400, 422):
             advice = ". The service does not understand the query: check the options"
-        raise SourceError(self.clean(f"{address}: the service answered {status}{text}{advice}"))
+        raise RefusedError(
+            self.clean(f"{address}: the service answered {status}{text}{advice}"),
+            status=status,
+            said=self.clean(text[2:-1]),
+        )
 
     def _said(self, response: httpx.Response) -> str:
         """Return the service's own words about a failure, as " (...)"."""
@@ -252,13 +276,23 @@ class Transport:
         text = " ".join(text.split())
         return f" ({text[:_SHOWN]})" if text else ""
 
-    def read(self, method: str, url: str, content: bytes | None, address: str) -> tuple[bytes, Any]:
+    def read(
+        self,
+        method: str,
+        url: str,
+        content: bytes | Iterable[bytes] | None,
+        address: str,
+        extra: Mapping[str, str] = NO_HEADERS,
+    ) -> tuple[bytes, Any]:
         """Return the body of an answer and what it says.
 
         Raises:
             TryAgainError: the body is cut or takes too long.
+            RefusedError: the service refuses.
         """
-        with self.send(method, url, content, {"Accept": "application/json"}) as response:
+        with self.send(method, url, content, {"Accept": "application/json", **extra}) as response:
+            if content is not None and not isinstance(content, bytes):
+                self._sent_at = self.clock.monotonic()  # a large body takes its time
             parts: list[bytes] = []
             size = 0
             for part in response.iter_bytes():
@@ -304,6 +338,8 @@ def _words(answer: Any) -> str:
     if isinstance(answer, list):
         return "; ".join(filter(None, map(_words, answer)))
     if isinstance(answer, dict):
+        if isinstance(answer.get("loc"), list) and answer.get("msg"):  # a wrong field, by pydantic
+            return f"{'.'.join(map(str, answer['loc']))}: {_words(answer['msg'])}"
         for name in ("detail", "message", "msg", "errors", "error", "title", "description"):
             if answer.get(name):
                 return _words(answer[name])
