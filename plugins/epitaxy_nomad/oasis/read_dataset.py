@@ -1,0 +1,152 @@
+"""From the manifest and the columns of a data set to its section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from epitaxy.errors import EpitaxyError
+from epitaxy_nomad.oasis.dataset import StructureDataset
+from epitaxy_nomad.oasis.facts import Facts, Note
+from epitaxy_nomad.oasis.lineage import MAX_IDS
+from epitaxy_nomad.oasis.read_model import joined
+from epitaxy_nomad.oasis.upload_folder import UploadFolder
+
+if TYPE_CHECKING:
+    from epitaxy.dataset import Dataset
+
+STORES: Mapping[str, str] = {"epitaxy-dataset": "memory map", "epitaxy-dataset-bp5": "ADIOS2 BP5"}
+WHOLE_ENTRY = "results/properties/structures/structure_original"
+"""The structure of an entry whose tag `system` does not say which of its systems it is."""
+
+
+def read_dataset(
+    facts: Facts, folder: UploadFolder, note: Note, *, max_references: int
+) -> StructureDataset:
+    """Return the section of a data set.
+
+    Args:
+        facts: its manifest.
+        folder: where it lies.
+        note: is told about what is missing or damaged.
+        max_references: structures of other entries that are referred to, at most.
+    """
+    section = StructureDataset(name=folder.path.name)
+    if facts.flag("damaged"):
+        return section
+    section.format_version = facts.whole("version", needed=True)
+    section.store = STORES[str(facts.text("format"))]
+    section.n_structures = facts.whole("n_structures", needed=True)
+    section.n_atoms = facts.whole("n_atoms", needed=True)
+    section.digest = facts.text("digest", needed=True)
+    section.lab_id = section.digest
+    quantities = facts.section("quantities", needed=True)
+    section.quantities = list(quantities)
+    section.quantity_units = [quantities.section(name).text("unit") or "" for name in quantities]
+    section.main_quantity = next((n for n in ("energy", *quantities) if n in quantities), None)
+    section.history = facts.mappings("history")
+    section.n_operations = len(section.history)
+    _methods(section, facts.sections("methods"))
+    origins = facts.sections("origins")
+    section.databases = sorted({text for o in origins if (text := o.text("database"))})
+    section.licenses = sorted({text for o in origins if (text := o.text("license"))})
+    section.tag_names = facts.texts("tags")
+    n_before = _check_files(facts, folder, note)
+    if not n_before:
+        _columns(section, folder, note, max_references=max_references)
+    section.description = _description(section)
+    return section
+
+
+def _methods(section: StructureDataset, methods: list[Facts]) -> None:
+    section.method_codes = [method.text("code") or "" for method in methods]
+    section.method_functionals = [method.text("xc_functional") or "" for method in methods]
+    section.method_settings = [method.text("settings") or "" for method in methods]
+    section.xc_functional = joined(section.method_functionals)
+    section.code = joined(section.method_codes)
+
+
+def _check_files(facts: Facts, folder: UploadFolder, note: Note) -> int:
+    """Note missing and cut files; return how many problems there are."""
+    columns = facts.section("columns")
+    found = [
+        folder.problem_of(file, size=column.whole("n_bytes"), sha256=None)
+        for name in columns
+        if (file := (column := columns.section(name)).text("file", needed=True))
+    ]
+    section_files = []
+    for part in facts.sections("parts"):
+        name, files = part.text("file", needed=True), part.section("files")
+        section_files += [
+            folder.problem_of(f"{name}/{file}", size=files.section(file).whole("size"), sha256=None)
+            for file in files
+        ]
+    problems = [problem for problem in (*found, *section_files) if problem]
+    for problem in problems:
+        note(problem)
+    return len(problems)
+
+
+def _columns(
+    section: StructureDataset, folder: UploadFolder, note: Note, *, max_references: int
+) -> None:
+    """Fill what only the columns know: elements, labels, source entries."""
+    from epitaxy.dataset import Dataset
+
+    try:
+        dataset = Dataset.open(folder.path)
+        section.elements = [chemical_symbols[z] for z in sorted(dataset.elements)]
+        section.largest_structure = int(dataset.n_atoms.max()) if len(dataset) else 0
+        section.label_counts = [
+            int(dataset.target(name)[1].sum()) for name in section.quantities or ()
+        ]
+    except (EpitaxyError, ImportError, ValueError, OSError) as error:
+        note(str(error))
+        return
+    section.n_elements = len(section.elements)
+    section.tag_names = list(dataset.tags)
+    if not section.method_codes:
+        section.method_codes = [method.code for method in dataset.methods]
+        section.method_functionals = [method.xc_functional for method in dataset.methods]
+        section.method_settings = [method.settings for method in dataset.methods]
+        section.xc_functional = joined(section.method_functionals)
+        section.code = joined(section.method_codes)
+        section.databases = sorted({o.database for o in dataset.origins if o.database})
+        section.licenses = sorted({o.license for o in dataset.origins if o.license})
+    _sources(section, dataset, max_references=max_references)
+
+
+def _sources(section: StructureDataset, dataset: Dataset, *, max_references: int) -> None:
+    """Fill the entries of NOMAD that the structures are from, and references to their systems."""
+    if "entry" not in dataset.tags:
+        return
+    entries = dataset.tag("entry")
+    uploads = dataset.tag("upload") if "upload" in dataset.tags else np.full(len(dataset), "")
+    systems = dataset.tag("system") if "system" in dataset.tags else np.full(len(dataset), "")
+    known = [
+        (str(e), str(u), str(s)) for e, u, s in zip(entries, uploads, systems, strict=True) if e
+    ]
+    upload_of = {entry: upload for entry, upload, _ in known}
+    section.n_source_entries = len(upload_of)
+    section.source_entry_ids = list(upload_of)[:MAX_IDS]
+    section.source_upload_ids = list(upload_of.values())[:MAX_IDS]
+    references: list[Any] = [
+        f"../uploads/{upload}/archive/{entry}#/{system or WHOLE_ENTRY}"
+        for entry, upload, system in dict.fromkeys(known)
+        if upload
+    ]
+    if references:
+        section.references = references[:max_references]
+
+
+def _description(section: StructureDataset) -> str:
+    labels = ", ".join(section.quantities or ()) or "no labels"
+    parts = [f"{section.n_structures} structures with {labels}"]
+    if section.xc_functional:
+        parts.append(section.xc_functional)
+    if section.n_source_entries:
+        parts.append(f"from {section.n_source_entries} entries of NOMAD")
+    return "; ".join(parts) + "."
