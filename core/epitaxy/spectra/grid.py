@@ -106,13 +106,13 @@ class Grid:
         kind, *words = text.strip().split(":")
         try:
             if kind == "dg_cut":
-                pixels, centre, width, limits = words
+                pixels, centre, spread, limits = words
                 low, high = (float(word) for word in limits.strip("()").split(","))
                 return cls(
                     kind=kind,
                     n_pixels=int(pixels),
                     reference=float(centre),
-                    width=float(width),
+                    width=float(spread),
                     minimum=low,
                     maximum=high,
                 )
