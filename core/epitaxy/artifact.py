@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from epitaxy.card import write_card
 from epitaxy.errors import ArtifactError, PluginError, UnknownComponentError
 from epitaxy.hookspecs import GROUP
+from epitaxy.receipts import RECEIPTS
 from epitaxy.replacing import beside, put_in_place, recover
 from epitaxy.spec import Spec
 
@@ -256,9 +257,7 @@ def load_artifact(directory: Path | str, *, registry: Registry | None = None) ->
         PluginError: the plugin that provides the model is not installed or lacks a package.
     """
     directory = Path(directory)
-    manifest = read_manifest(directory)
-    for name, expected in manifest["files"].items():
-        _check_file(directory / name, expected)
+    manifest = check_artifact(directory)
     if registry is None:
         from epitaxy.registry import Registry
 
@@ -300,6 +299,18 @@ def _model(directory: Path, manifest: Mapping[str, Any], registry: Registry) -> 
     if "registry" in inspect.signature(model.load).parameters:
         return model.load(directory, registry=registry)  # type: ignore[call-arg]
     return model.load(directory)
+
+
+def check_artifact(directory: Path | str) -> dict[str, Any]:
+    """Return the manifest of an artifact after comparing every file with its sha256.
+
+    Raises:
+        ArtifactError: a file is missing or changed, or as `read_manifest`.
+    """
+    manifest = read_manifest(directory)
+    for name, expected in manifest["files"].items():
+        _check_file(Path(directory) / name, expected)
+    return manifest
 
 
 def read_manifest(directory: Path | str) -> dict[str, Any]:
@@ -359,9 +370,9 @@ def _check_file(path: Path, expected: Mapping[str, Any]) -> None:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    """Yield all files of a model, those of members included, except cards."""
+    """Yield all files of a model, those of members included, except cards and receipts."""
     for path in sorted(directory.rglob("*")):
-        if path.is_file() and path.name != CARD:
+        if path.is_file() and path.name not in (CARD, RECEIPTS):
             yield path
 
 

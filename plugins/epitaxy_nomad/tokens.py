@@ -17,7 +17,9 @@ HELP = (
 )
 
 
-def read_token(file: Path | None, *, is_needed: bool) -> str:
+def read_token(
+    file: Path | None, *, is_needed: bool, why: str = "these entries are not public"
+) -> str:
     """Return the token from a file, else from NOMAD's variable if one is needed; "" if none.
 
     The variable is not sent where the data are public, so that the token of an Oasis does not
@@ -36,7 +38,7 @@ def read_token(file: Path | None, *, is_needed: bool) -> str:
         return token
     token = os.environ.get(VARIABLE, "").strip() if is_needed else ""
     if is_needed and not token:
-        raise OptionError(f"these entries are not public: {HELP}")
+        raise OptionError(f"{why}: {HELP}")
     return token
 
 
