@@ -8,7 +8,6 @@ them.
 from __future__ import annotations
 
 import collections.abc
-import difflib
 import functools
 import inspect
 import re
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from epitaxy.errors import OptionError, PluginError
 from epitaxy.spec import Spec
+from epitaxy.wrong_options import explain
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -96,7 +96,15 @@ def check_options(
     try:
         checked = schema(**{str(key): value for key, value in options.items()})
     except ValidationError as error:
-        raise OptionError(_explain(title, target, runtime, error)) from None
+        raise OptionError(
+            explain(
+                title,
+                options_of(target, runtime=runtime),
+                runtime,
+                {p.name: _hint(target, p) for p in _parameters(target, runtime)},
+                error.errors(include_url=False),
+            )
+        ) from None
     return {
         field.alias or name: getattr(checked, name)
         for name, field in schema.model_fields.items()
@@ -265,30 +273,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return to_jsonable_python(value, fallback=str)
-
-
-def _explain(title: str, target: Callable[..., Any], runtime: frozenset[str], error: Any) -> str:
-    """Return one line per wrong option, in the words of a configuration file."""
-    options = {option.name: option for option in options_of(target, runtime=runtime)}
-    lines = []
-    for detail in error.errors(include_url=False):
-        path = ".".join(str(part) for part in detail["loc"])
-        top = str(detail["loc"][0]) if detail["loc"] else ""
-        if detail["type"] == "extra_forbidden" and top not in options:
-            close = difflib.get_close_matches(path, options, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            if path in runtime:
-                hint = " The program sets it, it is not an option."
-            lines.append(
-                f"{title} has no option {path!r}; it takes: {', '.join(options) or 'none'}.{hint}"
-            )
-        elif detail["type"] == "missing" and top in options and len(detail["loc"]) == 1:
-            option = options[top]
-            meaning = f": {option.doc}" if option.doc else ""
-            lines.append(f"{title} needs the option {top!r} ({option.type}){meaning}")
-        else:
-            lines.append(f"{title}: {path} = {detail['input']!r}: {detail['msg']}")
-    return "\n".join(lines)
 
 
 _SECTION = re.compile(r"(Args|Arguments|Attributes|Parameters):\s*")

@@ -80,8 +80,41 @@ def test_values_are_converted_and_defaults_left_to_the_target() -> None:
 
 
 def test_wrong_values_name_the_option_the_value_and_what_is_allowed() -> None:
-    with pytest.raises(OptionError, match="activation = 'relu': Input should be 'silu' or 'tanh'"):
+    with pytest.raises(OptionError, match="activation = 'relu': allowed: 'silu' or 'tanh'"):
         check_options("model 'n'", Network, {"activation": "relu"})
+
+
+@dataclass
+class Head:
+    """Of one target."""
+
+    pooling: Literal["mean", "sum"] = "mean"
+    hidden: tuple[int, ...] | None = None
+
+
+def with_heads(*, targets: Mapping[str, Head] | Sequence[str]) -> None:
+    """Take heads, or names."""
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (
+            {"gap": {"poolin": "sum"}},
+            "n: targets.gap has no option 'poolin'; it takes: hidden, pooling. "
+            "Did you mean 'pooling'?",
+        ),
+        ({"gap": {"pooling": "max"}}, "n: targets.gap.pooling = 'max': allowed: 'mean' or 'sum'"),
+        ({"gap": {"hidden": 64}}, "n: targets.gap.hidden = 64: must be a list"),
+        ({"gap": {"hidden": ["x"]}}, "n: targets.gap.hidden.0 = 'x': must be a whole number"),
+        ({"gap": "sum"}, "n: targets.gap = 'sum': must be a mapping of options"),
+        ("gap", "n: targets = 'gap': must be a mapping of names to values, or must be a list"),
+    ],
+)
+def test_wrong_options_inside_an_option_are_said_in_the_words_of_the_file(targets, message) -> None:
+    with pytest.raises(OptionError) as caught:
+        check_options("n", with_heads, {"targets": targets})
+    assert str(caught.value) == message
 
 
 def test_complete_options_are_plain_data() -> None:
