@@ -29,6 +29,9 @@ from epitaxy.training.options import TrainingOptions
 if TYPE_CHECKING:
     from epitaxy.registry import Registry
 
+SECTIONS_OF_OTHER_VERBS = {"learning_curve": "learning-curve"}
+"""Section of a file -> the command that reads it."""
+
 Place = str | Mapping[str, Any]
 """Where data come from: a path, or a source as ``{use: name, **options}``."""
 
@@ -159,6 +162,12 @@ def read_config(
     from epitaxy.options import check_options
 
     place = _Places(name, lines or {})
+    for other, verb in SECTIONS_OF_OTHER_VERBS.items():
+        if other in document:
+            raise ConfigError(
+                f"{place.of(other)}{other}: this file describes more than one training; it is "
+                f"for `epitaxy {verb} {name}`"
+            )
     with place.at(""):
         values = check_options("the config file", Config, _as_specs(document))
     for key, section in (("split", SplitOptions), ("training", TrainingOptions)):

@@ -18,6 +18,7 @@ from epitaxy.errors import CapabilityError, ConfigError, EpitaxyError, TrainingE
 from epitaxy.run import Run
 from epitaxy.spec import Spec
 from epitaxy.split.by_target import tagged_test
+from epitaxy.strategies import check_strategy
 from epitaxy.training.journal import FILE_NAME, read_journal
 from epitaxy.training_data import open_split
 
@@ -83,6 +84,7 @@ def train(
     )
     strategy = registry.build("strategy", config.strategy)
     _check_data(config, split, run=run, registry=registry)
+    check_strategy(config.strategy, config.model, split, run=run)
     is_new = not output.exists() or not any(output.iterdir())
     kept = (output / CONFIG, output / SPLIT)
     before = {path: path.read_bytes() for path in kept if path.exists()}

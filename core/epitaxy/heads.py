@@ -67,7 +67,7 @@ class HeadOptions:
 
     def likelihood_of(self, quantity: Quantity) -> Likelihood:
         """Return the likelihood for a quantity, with the default filled in."""
-        return self.likelihood or ("classes" if quantity.name.startswith("is_") else "point")
+        return self.likelihood or ("classes" if quantity.is_claim else "point")
 
     def pooling_of(self, quantity: Quantity, body: nn.Module) -> PoolingName:
         """Return the pooling for a quantity, with the default filled in."""

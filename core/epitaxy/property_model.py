@@ -289,8 +289,7 @@ class PropertyModel:
                     f"targets: none of the {len(train)} training structures has {name} (there: "
                     f"{', '.join(train.targets) or 'nothing'})"
                 )
-            is_claim = HeadOptions().likelihood_of(quantity(name)) == "classes"
-            if is_claim and rule.likelihood_of(quantity(name)) != "classes":
+            if quantity(name).is_claim and rule.likelihood_of(quantity(name)) != "classes":
                 raise ConfigError(
                     f"targets: {name} is a claim (0 or 1), not a number: its likelihood is "
                     f"'classes', not {rule.likelihood!r}; leave the likelihood out"

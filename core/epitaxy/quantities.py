@@ -35,6 +35,11 @@ class Quantity:
     sign: str = ""
     meaning: str = ""
 
+    @property
+    def is_claim(self) -> bool:
+        """Whether the value is 0 or 1, as of is_metal."""
+        return self.name.startswith("is_")
+
 
 _TABLE = (
     Quantity(

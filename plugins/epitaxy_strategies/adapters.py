@@ -7,10 +7,13 @@ training the product is added to W, so the saved model has its usual shape and s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from epitaxy.errors import CapabilityError, OptionError
 
 
 class LowRank(nn.Module):
@@ -47,6 +50,28 @@ def add_adapters(module: nn.Module, *, rank: int) -> list[str]:
     return [
         n for n, _ in module.named_parameters() if n.endswith("parametrizations.weight.original")
     ]
+
+
+def check_rank(modules: Sequence[nn.Module], *, rank: int | None) -> None:
+    """Check the rank of the changes of all matrices.
+
+    Args:
+        modules: whose linear layers get adapters.
+        rank: of the change of each matrix, of a smaller matrix its own; None if not given.
+
+    Raises:
+        OptionError: it is below 1, or above what the largest matrix has.
+        CapabilityError: there is no linear layer.
+    """
+    shapes = {tuple(layer.weight.shape) for module in modules for layer in linear_layers(module)}
+    if not shapes:
+        raise CapabilityError("mode: adapters needs linear layers, and this body has none")
+    largest = max(shapes, key=min)
+    if rank is not None and not 1 <= rank <= min(largest):
+        raise OptionError(
+            f"rank is {rank}; allowed: 1 to {min(largest)}, the rank of the largest matrix of the "
+            f"body ({largest[0]} x {largest[1]}); mode: full changes all of each matrix"
+        )
 
 
 def merge_adapters(module: nn.Module) -> None:

@@ -30,6 +30,7 @@ from epitaxy.protocols import Predictions
 from epitaxy.quantities import quantity
 from epitaxy.references import Compositions, fit_references
 from epitaxy.spec import Spec
+from epitaxy.strategies import check_strategy, refuses_early
 from epitaxy_strategies.ensemble import Part
 
 if TYPE_CHECKING:
@@ -41,6 +42,21 @@ if TYPE_CHECKING:
 CACHE = "low.npz"
 
 
+def check_delta(
+    model: Spec,
+    split: Split,
+    *,
+    run: Run,
+    parent: str,
+    branch: str | None = None,
+    learner: Spec = Spec("direct"),  # noqa: B008 (frozen)
+) -> None:
+    """Check parent, targets, elements and learner; arguments and errors as `delta`."""
+    _low_and_names(model, split, run, parent=parent, branch=branch, learner=learner)
+    check_strategy(learner, model, split, run=run)
+
+
+@refuses_early(check_delta)
 def delta(
     model: Spec,
     split: Split,
@@ -70,15 +86,7 @@ def delta(
         ConfigError: units differ, or `learner` is an ensemble.
         TrainingError: training cannot start or go on.
     """
-    if learner.use.rpartition("/")[2] == "ensemble":
-        raise ConfigError(
-            "learner: for error bars put delta into the ensemble: strategy: {use: ensemble, "
-            "member: {use: delta, parent: ...}}"
-        )
-    low = load_artifact(Path(parent), registry=run.registry)
-    select_branch(low.model, branch)
-    names = _names(low, build_model(model, run.registry), split.train)
-    _check(low, split, names)
+    low, names = _low_and_names(model, split, run, parent=parent, branch=branch, learner=learner)
     functionals = _tell_levels(low, split.train, branch, run)
     known = _low_predictions(low, split, names, branch=branch, run=run)
     train, valid = (
@@ -113,6 +121,39 @@ def delta(
     )
 
 
+def _low_and_names(
+    model: Spec, split: Split, run: Run, *, parent: str, branch: str | None, learner: Spec
+) -> tuple[Artifact, tuple[str, ...]]:
+    """Return the parent and the targets whose difference is learnt, both checked."""
+    if learner.use.rpartition("/")[2] == "ensemble":
+        raise ConfigError(
+            "learner: for error bars put delta into the ensemble: strategy: {use: ensemble, "
+            "member: {use: delta, parent: ...}}"
+        )
+    built = build_model(model, run.registry)
+    _refuse_claims(_wanted(built))
+    low = load_artifact(Path(parent), registry=run.registry)
+    select_branch(low.model, branch)
+    names = _names(low, built, split.train)
+    _check(low, split, names)
+    return low, names
+
+
+def _wanted(model: Model) -> tuple[str, ...]:
+    """Return what the model learns."""
+    return tuple(getattr(model, "targets", ())) or model.capabilities.targets
+
+
+def _refuse_claims(names: tuple[str, ...]) -> None:
+    """Raise `CapabilityError` for claims (is_metal): they have no difference."""
+    if claims := [name for name in names if quantity(name).is_claim]:
+        raise CapabilityError(
+            f"strategy 'delta': {', '.join(claims)} is a claim (0 or 1), and a difference of two "
+            f"claims is no claim: leave it out of the targets, or use the strategy transfer or "
+            f"features, which learn it with a parent"
+        )
+
+
 def _digest(low: Artifact) -> str:
     return str(low.manifest["manifest_sha256"])
 
@@ -126,7 +167,7 @@ def _names(low: Artifact, model: Model, train: Dataset) -> tuple[str, ...]:
     given = set(low.model.capabilities.targets)
     if potentials_of(low.model):
         given |= set(FROM_POTENTIAL)
-    wanted = tuple(getattr(model, "targets", ())) or model.capabilities.targets
+    wanted = _wanted(model)
     labelled = [name for name in wanted if name in train.targets]
     if missing := [name for name in labelled if name not in given]:
         raise CapabilityError(
@@ -134,7 +175,7 @@ def _names(low: Artifact, model: Model, train: Dataset) -> tuple[str, ...]:
             f"{', '.join(missing)}: a difference needs both; choose other targets, or another "
             f"parent"
         )
-    names = tuple(name for name in train.targets if name in given)
+    names = tuple(name for name in train.targets if name in given and not quantity(name).is_claim)
     if not labelled or not names:
         raise CapabilityError(
             f"the training set has {', '.join(train.targets) or 'no labels'}, the model learns "

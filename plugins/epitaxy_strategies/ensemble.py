@@ -13,6 +13,7 @@ from epitaxy.artifact import load_artifact, save_artifact
 from epitaxy.ensemble import EnsembleModel
 from epitaxy.errors import ArtifactError, ConfigError
 from epitaxy.spec import Spec
+from epitaxy.strategies import check_strategy, refuses_early
 from epitaxy_strategies.processes import Job, run_jobs
 
 if TYPE_CHECKING:
@@ -41,6 +42,24 @@ class Part:
     digest: str
 
 
+def check_ensemble(
+    model: Spec,
+    split: Split,
+    *,
+    run: Run,
+    n_members: int = 4,
+    bootstrap: bool = False,
+    member: Spec = Spec("direct"),  # noqa: B008 (frozen)
+    n_parallel: int = 1,
+) -> None:
+    """Check options and the strategy of the members; arguments and errors as `ensemble`."""
+    for name, value in (("n_members", n_members), ("n_parallel", n_parallel)):
+        if value < 1:
+            raise ConfigError(f"strategy 'ensemble': {name} is {value}; allowed: at least 1")
+    check_strategy(member, model, split, run=run)
+
+
+@refuses_early(check_ensemble)
 def ensemble(
     model: Spec,
     split: Split,
@@ -71,12 +90,9 @@ def ensemble(
     Raises:
         ConfigError: a number is out of range.
     """
-    for name, value in (("n_members", n_members), ("n_parallel", n_parallel)):
-        if value < 1:
-            raise ConfigError(f"strategy 'ensemble': {name} is {value}; allowed: at least 1")
+    check_ensemble(model, split, run=run, n_members=n_members, member=member, n_parallel=n_parallel)
     if n_parallel > 1 and not run.device.startswith("cpu"):
         run.progress.note(f"members share the device {run.device}: n_parallel = 1 may be faster")
-    run.registry.resolve("strategy", member)
     children = [run.child(f"members/{k}") for k in range(n_members)]
     waiting = []
     for child in children:

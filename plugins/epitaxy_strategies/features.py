@@ -15,6 +15,7 @@ from epitaxy.errors import CapabilityError, OptionError
 from epitaxy.models import build_model
 from epitaxy.options import options_of
 from epitaxy.spec import Spec
+from epitaxy.strategies import refuses_early
 
 if TYPE_CHECKING:
     from epitaxy.hierarchy import Parent
@@ -26,6 +27,21 @@ FEATURIZER = "atomsets/parent_features"
 FOLDER = "features"
 
 
+def check_features(
+    model: Spec,
+    split: Split,
+    *,
+    run: Run,
+    parent: str,
+    level: str,
+    cache: Path | None = None,
+    control: bool | None = None,
+) -> None:
+    """Check parent, level, elements and model; arguments and errors as `features`."""
+    _prepared(model, split, run, parent=parent, level=level, cache=cache)
+
+
+@refuses_early(check_features)
 def features(
     model: Spec,
     split: Split,
@@ -58,23 +74,13 @@ def features(
         CapabilityError: the parent lacks the level or an element, or the model cannot use it.
         OptionError: the model names another parent.
     """
-    from epitaxy.hierarchy import Parent, hierarchical_features
+    from epitaxy.hierarchy import hierarchical_features
 
-    known = Parent.open(Path(parent), registry=run.registry)
-    folder = Path(cache) if cache is not None else run.directory / FOLDER
-    filled = with_features(model, run, parent=parent, level=level, cache=folder)
+    known, built, folder = _prepared(model, split, run, parent=parent, level=level, cache=cache)
     atoms = level.removesuffix("-stats")
-    known.level(atoms)
-    parts = [split.train, split.valid]
-    if atoms != "V0":  # there the model says what it does about elements that the parent lacks
-        for part in parts:
-            known.check(part, [atoms])
-    built = build_model(filled, run.registry)
-    if hasattr(built, "check_data"):
-        built.check_data(split.train, split.valid, run=run)
     same = _tell(known, built, split, run)
     if atoms != "V0":
-        for part in parts:
+        for part in (split.train, split.valid):
             hierarchical_features(known, part, levels=[atoms], cache=folder, tell=run.progress.note)
     lineage: dict[str, Any] = {
         "parent": str(parent),
@@ -90,6 +96,26 @@ def features(
         lineage["control"]["with_parent"] = metrics.get(name)
     built.lineage = lineage  # type: ignore[attr-defined]
     return built
+
+
+def _prepared(
+    model: Spec, split: Split, run: Run, *, parent: str, level: str, cache: Path | None
+) -> tuple[Parent, Model, Path]:
+    """Return the parent, the untrained model that reads it, and the folder of the features."""
+    from epitaxy.hierarchy import Parent
+
+    known = Parent.open(Path(parent), registry=run.registry)
+    folder = Path(cache) if cache is not None else run.directory / FOLDER
+    filled = with_features(model, run, parent=parent, level=level, cache=folder)
+    atoms = level.removesuffix("-stats")
+    known.level(atoms)
+    if atoms != "V0":  # there the model says what it does about elements that the parent lacks
+        for part in (split.train, split.valid):
+            known.check(part, [atoms])
+    built = build_model(filled, run.registry)
+    if hasattr(built, "check_data"):
+        built.check_data(split.train, split.valid, run=run)
+    return known, built, folder
 
 
 def with_features(model: Spec, run: Run, *, parent: str, level: str, cache: Path) -> Spec:

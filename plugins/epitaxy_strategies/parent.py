@@ -182,6 +182,11 @@ def body_of(module: nn.Module) -> nn.Module:
     return module
 
 
+def outside_head(body: nn.Module) -> list[nn.Module]:
+    """Return the modules of a body that are not its head."""
+    return [module for name, module in body.named_children() if name != "head"]
+
+
 def part_of_parameters(module: nn.Module) -> dict[str, str]:
     """Return parameter name -> "embedding", "body" or "head"; "head" where no part holds it."""
     parts = module.network.parts() if isinstance(module, Potential) else module.parts()
@@ -203,6 +208,25 @@ def matching(names: Sequence[str], prefixes: Mapping[str, float]) -> dict[str, f
             raise ConfigError(f"layers: nothing is called {prefix!r}; there are {', '.join(tops)}")
         found |= dict.fromkeys(hit, float(prefixes[prefix]))
     return found
+
+
+def check_layers(layers: Mapping[str, float], body: nn.Module, *, top: str) -> None:
+    """Check that names of layers will be found in a module around a body.
+
+    Args:
+        layers: names of parts or parameters, or their beginnings.
+        body: the network.
+        top: what the module calls it.
+
+    Raises:
+        ConfigError: a name fits nothing, or a rate is negative.
+    """
+    if wrong := {name: rate for name, rate in layers.items() if not rate >= 0}:
+        raise ConfigError(f"layers: {wrong}: a part of the learning rate is 0 or more")
+    names = [f"{top}.{name}" for name, _ in body.named_parameters()]
+    others = ("embedding", "body", "head")
+    named = {n: r for n, r in layers.items() if n not in others and n.split(".")[0] != "heads"}
+    matching(names, named)
 
 
 def _comparable(body: nn.Module) -> dict[str, Any]:

@@ -15,12 +15,21 @@ import torch
 from torch import nn
 
 from epitaxy.errors import CapabilityError, ConfigError, OptionError
+from epitaxy.graph_model import GraphModel
 from epitaxy.models import build_model
 from epitaxy.multitask import MultitaskNetwork
 from epitaxy.potential import Potential
 from epitaxy.spec import Spec
-from epitaxy_strategies.adapters import add_adapters, merge_adapters
-from epitaxy_strategies.parent import Parent, body_of, matching, part_of_parameters
+from epitaxy.strategies import refuses_early
+from epitaxy_strategies.adapters import add_adapters, check_rank, merge_adapters
+from epitaxy_strategies.parent import (
+    Parent,
+    body_of,
+    check_layers,
+    matching,
+    outside_head,
+    part_of_parameters,
+)
 
 if TYPE_CHECKING:
     from epitaxy.dataset import Dataset
@@ -30,9 +39,39 @@ if TYPE_CHECKING:
 
 Mode = Literal["full", "head", "layers", "adapters"]
 Scale = Literal["refit", "keep"]
+NewElements = Literal["refuse", "initialise"]
+RANK = 8
 ADVICE = 0.1  # of the usual learning rate, between properties
 
 
+def check_transfer(
+    model: Spec,
+    split: Split,
+    *,
+    run: Run,
+    parent: str,
+    mode: Mode = "full",
+    layers: Mapping[str, float] | None = None,
+    rank: int | None = None,
+    scale: Scale = "refit",
+    new_elements: NewElements = "refuse",
+    control: bool | None = None,
+) -> None:
+    """Check options, parent and elements; arguments and errors as `transfer`."""
+    _prepared(
+        model,
+        split,
+        run,
+        parent=parent,
+        mode=mode,
+        layers=layers,
+        rank=rank,
+        scale=scale,
+        new_elements=new_elements,
+    )
+
+
+@refuses_early(check_transfer)
 def transfer(
     model: Spec,
     split: Split,
@@ -41,9 +80,9 @@ def transfer(
     parent: str,
     mode: Mode = "full",
     layers: Mapping[str, float] | None = None,
-    rank: int = 8,
+    rank: int | None = None,
     scale: Scale = "refit",
-    new_elements: Literal["refuse", "initialise"] = "refuse",
+    new_elements: NewElements = "refuse",
     control: bool | None = None,
 ) -> Model:
     """Train a model that begins with the weights of a parent.
@@ -60,7 +99,8 @@ def transfer(
             "adapters" the head and low-rank changes of the other matrices.
         layers: for mode "layers": name of a part or a parameter, or its beginning -> learning rate
             as a part of the usual one, 0 freezes: {embedding: 0, body: 0.1, head: 1}.
-        rank: of the adapters.
+        rank: of the adapters, for mode "adapters": 8 if not given, and no more than the largest
+            matrix of the body has; smaller matrices take their own.
         scale: whether offsets (reference energies) and scales are refitted to the new labels
             ("refit") or kept from the parent ("keep"; elements that it has not seen are fitted).
         new_elements: what to do with elements that the parent has not seen.
@@ -73,21 +113,20 @@ def transfer(
         ConfigError: the parent's body or cutoff does not fit, or `layers` names nothing.
         OptionError: options contradict each other.
     """
-    if (mode == "layers") != bool(layers):
-        raise OptionError("layers: give it with mode: layers, and only then")
-    if rank < 1:
-        raise OptionError(f"rank is {rank}; allowed: at least 1")
-    known = Parent(Path(parent), registry=run.registry)
-    built = build_model(model, run.registry)
-    if "start" not in inspect.signature(built.fit).parameters:
-        raise CapabilityError(
-            f"model {model.use!r} cannot begin with given weights; take a graph network"
-        )
-    known.check_options(model, registry=run.registry)
-    unseen = known.check_elements(split.train, new_elements=new_elements)
+    built, known, unseen = _prepared(
+        model,
+        split,
+        run,
+        parent=parent,
+        mode=mode,
+        layers=layers,
+        rank=rank,
+        scale=scale,
+        new_elements=new_elements,
+    )
     same_property = _tell(known, built, split.train, run)
     start = TransferStart(
-        known, mode=mode, layers=dict(layers or {}), rank=rank, scale=scale, unseen=unseen
+        known, mode=mode, layers=dict(layers or {}), rank=rank or RANK, scale=scale, unseen=unseen
     )
     metrics = built.fit(split.train, split.valid, run=run, start=start)  # type: ignore[call-arg]
     scratch: Mapping[str, float] | None = None
@@ -107,6 +146,41 @@ def transfer(
         )
     built.lineage = lineage  # type: ignore[attr-defined]
     return built
+
+
+def _prepared(
+    model: Spec,
+    split: Split,
+    run: Run,
+    *,
+    parent: str,
+    mode: Mode,
+    layers: Mapping[str, float] | None,
+    rank: int | None,
+    scale: Scale,
+    new_elements: NewElements,
+) -> tuple[Model, Parent, tuple[int, ...]]:
+    """Return the untrained model, its parent, and the elements that the parent has not seen."""
+    if (mode == "layers") != bool(layers):
+        raise OptionError("layers: give it with mode: layers, and only then")
+    if rank is not None and mode != "adapters":
+        raise OptionError(f"rank is {rank}, but mode {mode!r} has no adapters: leave rank out")
+    known = Parent(Path(parent), registry=run.registry)
+    built = build_model(model, run.registry)
+    if "start" not in inspect.signature(built.fit).parameters:
+        raise CapabilityError(
+            f"model {model.use!r} cannot begin with given weights; take a graph network"
+        )
+    known.check_options(model, registry=run.registry)
+    unseen = known.check_elements(split.train, new_elements=new_elements)
+    is_potential = isinstance(built, GraphModel)
+    if layers:
+        check_layers(layers, body_of(known.module), top="network" if is_potential else "body")
+    if mode == "adapters":
+        check_rank(outside_head(body_of(known.module)), rank=rank)
+    if scale == "keep" and isinstance(known.module, Potential) != is_potential:
+        raise _keeps_nothing()
+    return built, known, unseen
 
 
 class TransferStart:
@@ -162,11 +236,9 @@ class TransferStart:
             named = {n: f for n, f in self._layers.items() if n not in set(part.values())}
             return {**by_part, **matching(list(part), named)}
         if self._mode == "adapters":
-            body = body_of(module)
             head = {name for name, of in part.items() if of == "head"}
-            outside = [n for n, m in body.named_children() if n != "head"]
-            for name in outside:
-                add_adapters(getattr(body, name), rank=self._rank)
+            for layers in outside_head(body_of(module)):
+                add_adapters(layers, rank=self._rank)
             is_new = ("parametrizations.weight.0.down", "parametrizations.weight.0.up")
             return {
                 name: 0.0
@@ -223,10 +295,14 @@ def keep_scales(parent: nn.Module, child: nn.Module) -> None:
                     )
                     child.scales[i, k] = parent.scales[j, m]
         else:
-            raise ConfigError(
-                "scale: keep needs a parent and a model of one kind (both potentials, or both "
-                "'property'); use scale: refit"
-            )
+            raise _keeps_nothing()
+
+
+def _keeps_nothing() -> ConfigError:
+    return ConfigError(
+        "scale: keep needs a parent and a model of one kind (both potentials, or both "
+        "'property'); use scale: refit"
+    )
 
 
 def _tell(parent: Parent, model: Model, train: Dataset, run: Run) -> bool:

@@ -180,3 +180,73 @@ def test_an_element_that_no_training_structure_has_is_refused_at_once(place, mak
         assert done.returncode == 2
         assert "holds Ni" in done.stderr
         assert not (place / "element").exists()
+
+
+@pytest.fixture(scope="module")
+def parent(place):
+    plain = {k: v for k, v in CONFIG.items() if k != "learning_curve"}
+    (place / "parent.yaml").write_text(yaml.safe_dump({**plain, "output": "parent"}))
+    command = [sys.executable, "-m", "epitaxy", "train", "parent.yaml", "--quiet"]
+    subprocess.run(command, cwd=place, check=True, capture_output=True, timeout=300)
+    return "parent/artifact"
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ({"use": "transfer", "parent": "nowhere"}, "nowhere is not an artifact"),
+        ({"use": "delta", "parent": "nowhere"}, "nowhere is not an artifact"),
+        ({"use": "transfer", "rank": 4}, "mode 'full' has no adapters"),
+        ({"use": "transfer", "mode": "adapters", "rank": 99}, "allowed: 1 to 8"),
+        ({"use": "transfer", "mode": "layers", "layers": {"network.x": 1}}, "called 'network.x'"),
+        ({"use": "ensemble", "member": {"use": "transfer", "parent": "nowhere"}}, "nowhere"),
+        ({"use": "features", "level": "V1"}, "cannot read the features of a parent"),
+    ],
+    ids=["parent", "delta", "rank", "large rank", "layers", "member", "features"],
+)
+def test_what_a_late_arm_lacks_is_said_before_any_training(place, parent, arm, message) -> None:
+    if arm["use"] != "ensemble":
+        arm = {"parent": parent, **arm}
+    section = {"sizes": [8], "seeds": 1, "arms": {"scratch": {}, "late": {"strategy": arm}}}
+    (place / "late.yaml").write_text(yaml.safe_dump({**CONFIG, "learning_curve": section}))
+    command = [sys.executable, "-m", "epitaxy", "learning-curve", "late.yaml", "-o", "late"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "late, 8 structures" in done.stderr
+    assert not (place / "late").exists()
+
+
+def test_elements_that_a_parent_lacks_are_named_before_any_training(
+    place, parent, make_metals
+) -> None:
+    make_metals(24, elements=("Cu", "Al", "Ni")).save(place / "nickel", overwrite=True)
+    strategy = {"use": "transfer", "parent": parent}
+    arms = {"scratch": {}, "late": {"strategy": strategy}}
+    section = {"sizes": [6], "seeds": 1, "arms": arms, "elements": "cover"}
+    split = {"method": "random", "valid": 3, "test": 3}
+    config = {**CONFIG, "dataset": "nickel", "split": split, "learning_curve": section}
+    (place / "late.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "epitaxy", "learning-curve", "late.yaml", "-o", "late"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "has not seen Ni" in done.stderr
+    assert not (place / "late").exists()
+
+
+def test_a_number_that_cannot_come_out_is_named_before_any_training(place) -> None:
+    for metric, message in (
+        ("band_gap_mae", "no structure of the test set has band_gap"),
+        ("gap_mae", "a quantity with _mae"),
+    ):
+        refused = run(place, "-o", "no", "--set", f"learning_curve.metric={metric}")
+        assert refused.returncode == 2
+        assert message in refused.stderr
+        assert not (place / "no").exists()
+
+
+def test_train_says_which_command_a_learning_curve_is_for(place) -> None:
+    command = [sys.executable, "-m", "epitaxy", "train", "curve.yaml", "-o", "no"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "epitaxy learning-curve curve.yaml" in done.stderr

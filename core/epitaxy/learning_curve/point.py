@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from epitaxy.errors import CapabilityError, ConfigError, DataError, EpitaxyError, TrainingError
 from epitaxy.experiment import evaluate_part, numbers_of, unknown_elements, write_text
 from epitaxy.split.by_target import tagged_test
+from epitaxy.strategies import check_strategy
 
 if TYPE_CHECKING:
     from epitaxy.config import Config
@@ -96,6 +97,17 @@ class Job:
                     raise CapabilityError(f"{self.name}: {reason}, {hint}") from error
                 more = f" ({what} part; {hint})" if missing else ""
                 raise type(error)(f"{self.name}: {error}{more}") from error
+
+    def check_strategy(self) -> None:
+        """Let the strategy refuse parent, options and data, before any training time is spent.
+
+        Raises:
+            EpitaxyError: it cannot train the point.
+        """
+        try:
+            check_strategy(self.config.strategy, self.config.model, self.part, run=self.run)
+        except EpitaxyError as error:
+            raise type(error)(f"{self.name}: {error}") from error
 
     def train(self, *, keep: bool) -> float:
         """Train, test and write metrics.json last; return the seconds that it took."""

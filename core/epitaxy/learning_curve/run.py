@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from epitaxy.config import Config, check_config
+from epitaxy.errors import ConfigError
 from epitaxy.experiment import refuse_used_folder, write_text
 from epitaxy.learning_curve.options import CurveConfig, sizes_of
 from epitaxy.learning_curve.point import Job, identity_of
@@ -76,6 +77,7 @@ def learning_curve(
         check_config(config, registry)
     refuse_used_folder(output, resume=resume)
     split = open_split(curve.base, registry)
+    _check_metric(curve, split, registry)
     told = _Told(progress or Silent())
     jobs = _jobs(curve, split, registry, told, output=output)
     told.note(_budget(curve, split, jobs))
@@ -114,6 +116,31 @@ def learning_curve(
     write_text(output / RESULT, json.dumps(result.to_mapping(), indent=1) + "\n")
     result.plot(output / PLOT)
     return result
+
+
+def _check_metric(curve: CurveConfig, split: Split, registry: Registry) -> None:
+    """Raise `ConfigError` if no number of that name can come out."""
+    metric = curve.options.metric
+    if metric is None:
+        return
+    from epitaxy.models import build_model
+
+    target = metric.rpartition("_")[0]
+    test = split.test
+    if target not in test.targets or not test.target(target)[1].any():
+        raise ConfigError(
+            f"learning_curve: metric is {metric}, but no structure of the test set has {target} "
+            f"(there: {', '.join(test.targets) or 'nothing'})"
+        )
+    for arm, config in curve.arms.items():
+        can = build_model(config.model, registry).capabilities
+        predicted = {*can.targets, *(["forces"] if can.forces else [])}
+        predicted |= {"stress"} if can.stress else set()
+        if can.targets and target not in predicted:
+            raise ConfigError(
+                f"learning_curve: metric is {metric}, but the model of arm {arm!r} predicts "
+                f"{', '.join(sorted(predicted))}"
+            )
 
 
 class _Told:
@@ -206,9 +233,12 @@ def _jobs(
                 )
                 identity = identity_of(config, digests, seed=seed, registry=registry)
                 jobs.append(Job(arm, seed, config, part, run, digests, identity))
-    for job in jobs:
-        if job.finished() is None:
-            job.check()
+    waiting = [job for job in jobs if job.finished() is None]
+    for job in waiting:
+        job.check()
+    # The largest subset of a seed holds the others, so a parent is read once for all of them.
+    for job in {(job.arm, job.seed): job for job in waiting}.values():
+        job.check_strategy()
     return jobs
 
 

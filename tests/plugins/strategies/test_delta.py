@@ -247,6 +247,17 @@ def test_what_does_not_fit_is_refused_before_training(low, make_metals, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_claims_are_refused_with_what_to_do_instead(low, make_metals, tmp_path) -> None:
+    metals = make_metals(12).with_target("is_metal", np.arange(12) % 2 * 1.0)
+    split = split_random(metals, valid=2, test=2, seed=0)
+    body = {"use": "painn", **PAINN.options}
+    spec = Spec("property", {"body": body, "targets": ["is_metal"]})
+    run = Run(tmp_path / "run", training=OPTIONS)
+    with pytest.raises(CapabilityError, match=r"is_metal is a claim .* transfer or features"):
+        learn(spec, split, run, parent=str(low))
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_validation_structures_the_last_weights_are_kept(low, make_metals, tmp_path):
     alone = split_random(with_level(make_metals(12, seed=3), "SCAN"), valid=0, test=0, seed=0)
     run = Run(tmp_path / "run", training=OPTIONS.replace(epochs=1))

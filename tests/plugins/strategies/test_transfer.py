@@ -106,6 +106,20 @@ def test_layers_by_name_have_their_own_rates(parents, make_metals, tmp_path) -> 
         )
 
 
+def test_a_rank_must_fit_the_matrices_and_the_mode(parents, make_metals, tmp_path) -> None:
+    spec, parent = parents["potential"]
+    split = split_random(make_metals(12, seed=5), valid=2, test=0, seed=0)
+    run = Run(tmp_path / "run", training=OPTIONS)
+    for options, message in (
+        ({"mode": "adapters", "rank": 9999}, "rank is 9999; allowed: 1 to 8"),
+        ({"mode": "adapters", "rank": 0}, "rank is 0; allowed: 1 to 8"),
+        ({"mode": "full", "rank": 4}, "mode 'full' has no adapters"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            transfer(spec, split, run, parent=str(parent), **options)
+    assert not (tmp_path / "run").exists()
+
+
 def test_parents_that_do_not_fit_are_refused_before_training(parents, make_metals, tmp_path):
     spec, parent = parents["potential"]
     split = split_random(make_metals(12, seed=5), valid=2, test=0, seed=0)
