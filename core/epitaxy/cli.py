@@ -31,6 +31,7 @@ CORE_VERBS = MappingProxyType(
         "learning-curve": "train on growing subsets and compare ways to train",
         "evaluate": "compare a model with the labels of a dataset",
         "report": "write the report of a run",
+        "publish": "put an artifact or a dataset where others find it",
         "plugins": "list the plugins and what they offer",
         "show": "describe one component and its options",
         "check": "run the conformance checks of a plugin or a component",

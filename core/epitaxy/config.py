@@ -327,6 +327,27 @@ def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[str, int]]:
     return document, lines
 
 
+def read_options(section: str, *, path: Path | str | None, overrides: Sequence[str]) -> Any:
+    """Return one section of a config file, changed as asked; {} where there is no file.
+
+    Args:
+        section: its name, for example "publish".
+        path: a YAML (or JSON) file, None for no file.
+        overrides: changes like "url=https://...", as given to ``--set``.
+
+    Raises:
+        ConfigError: the file cannot be read or has no such section, or an override is not one.
+    """
+    document: dict[str, Any] = {section: {}}
+    if path is not None:
+        document, _ = read_document(path)
+        if section not in document:
+            raise ConfigError(f"{path} has no section '{section}:'")
+    for override in overrides:
+        _override(document, f"{section}.{override}")
+    return document[section]
+
+
 def _override(document: dict[str, Any], override: str) -> None:
     """Apply "section.key=value"; the value is read as YAML."""
     path, equals, text = override.partition("=")

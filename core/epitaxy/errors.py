@@ -84,7 +84,15 @@ class ArtifactError(EpitaxyError):
 
 
 class PublishError(EpitaxyError):
-    """Something cannot be published, or the place it was sent to cannot use it."""
+    """Something cannot be published, or the place it was sent to cannot use it.
+
+    Attributes:
+        receipt: an `epitaxy.Receipt` of what was done before it went wrong; None for nothing.
+    """
+
+    def __init__(self, message: str, *, receipt: object = None):
+        super().__init__(message)
+        self.receipt = receipt
 
 
 class TrainingError(EpitaxyError):

@@ -25,6 +25,20 @@ def provide_sources() -> list[Component]:
 
 
 @hookimpl
+def provide_publishers() -> list[Component]:
+    """Offer the way into NOMAD."""
+    return [
+        Component(
+            name="nomad",
+            target="epitaxy_nomad.publisher:NomadPublisher",
+            summary="artifacts and datasets into NOMAD or an Oasis, once and findable",
+            needs=("httpx", "tenacity"),
+            extra="sources",
+        )
+    ]
+
+
+@hookimpl
 def identify_path(path: Path) -> str | None:
     """Recognise archives by what they hold."""
     if not path.is_file() or not {".json", ".jsonl"} & set(path.suffixes):

@@ -18,6 +18,8 @@ _BLOCKED = re.compile(
 )
 """What NOMAD 2.0.0 says where another process of the same upload is in the way."""
 
+_CUT = re.compile(r"aborted/disrupted", re.IGNORECASE)
+
 _ADVICE = (
     (
         r"limit of unpublished uploads",
@@ -65,6 +67,11 @@ def is_blocked(error: PublishError) -> bool:
         and error.status == 400
         and _BLOCKED.search(error.said) is not None
     )
+
+
+def is_cut(error: PublishError) -> bool:
+    """Whether NOMAD noticed that the connection broke while it received files."""
+    return isinstance(error, NomadRefusalError) and _CUT.search(error.said) is not None
 
 
 def explained(error: RefusedError, about: str = "") -> NomadRefusalError:

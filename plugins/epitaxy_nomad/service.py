@@ -29,7 +29,7 @@ from epitaxy_nomad.records import (
     read_upload,
     read_user,
 )
-from epitaxy_nomad.refusals import NomadRefusalError, explained, is_blocked
+from epitaxy_nomad.refusals import NomadRefusalError, explained, is_blocked, is_cut
 from epitaxy_nomad.tokens import HELP
 
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 15.0, 1.5
@@ -77,6 +77,7 @@ class Service:
     ):
         self.url = url.rstrip("/")
         self.clock = clock
+        self._attempts = attempts
         self._client = Client(
             self.url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
@@ -181,32 +182,54 @@ class Service:
                     raise
 
     def send(
-        self, upload_id: str, stream: Iterable[bytes], *, n_bytes: int | None = None
+        self,
+        upload_id: str,
+        stream: Iterable[bytes],
+        *,
+        n_bytes: int | None = None,
+        proof: str = "",
     ) -> Upload:
         """Send a zip file into an upload, where it is unpacked; return before it is processed.
 
+        If the connection breaks, it is sent again from the start, unless it had arrived.
+
         Args:
             upload_id: an upload that is not published.
-            stream: the pieces of a zip file; may be iterated over more than once, because a
-                connection that breaks is tried again from the start.
+            stream: the pieces of a zip file; iterated over once per attempt.
             n_bytes: length of the stream; without it the stream is sent in chunks.
+            proof: path of a file in the zip file; if the upload has it, the zip file has arrived.
         """
         headers = {"Content-Type": "application/zip"}
         if n_bytes is not None:
             headers["Content-Length"] = str(n_bytes)
-        return self._upload(
-            self._blocked(
-                upload_id,
-                lambda: self._ask(
-                    "PUT",
-                    f"uploads/{_id(upload_id)}/raw/",
-                    {"file_name": "upload.zip"},
-                    stream=stream,
-                    headers=headers,
-                    about=upload_id,
-                ),
-            )
-        )
+        path, params = f"uploads/{_id(upload_id)}/raw/", {"file_name": "upload.zip"}
+        pause = FIRST_POLL
+        for left in range(self._attempts - 1, -1, -1):
+            try:
+                answer = self._blocked(
+                    lambda: self._ask(
+                        "PUT",
+                        path,
+                        params,
+                        stream=stream,
+                        headers=headers,
+                        about=upload_id,
+                        once=True,
+                    )
+                )
+                return self._upload(answer)
+            except SourceError:
+                if not left:
+                    raise
+            except NomadRefusalError as error:
+                if not left or not is_cut(error):
+                    raise
+            self.clock.sleep(pause)
+            pause = min(LONGEST_POLL, pause * POLL_GROWTH)
+            upload = self.wait(upload_id)
+            if proof and self.size_of(upload_id, proof) is not None:
+                return upload
+        raise AssertionError("unreachable")
 
     def upload(self, stream: Iterable[bytes], *, name: str, n_bytes: int | None = None) -> str:
         """Make an upload and send a zip file into it; return its id; processing goes on."""
@@ -218,7 +241,7 @@ class Service:
         """Let NOMAD process the files of an upload again."""
         path = f"uploads/{_id(upload_id)}/action/process"
         ask = lambda: self._ask("POST", path, about=upload_id)  # noqa: E731
-        return self._upload(self._blocked(upload_id, ask))
+        return self._upload(self._blocked(ask))
 
     def wait(self, upload_id: str, *, deadline: float = 3600.0, tell: Tell | None = None) -> Upload:
         """Return the upload when no process works on it; its status says how that went.
@@ -272,7 +295,7 @@ class Service:
         path, params = f"uploads/{_id(upload_id)}", {"wait_for_processing": "false"}
         ask = lambda: self._ask("DELETE", path, params, about=upload_id)  # noqa: E731
         end, pause = self.clock.monotonic() + deadline, FIRST_POLL
-        self._blocked(upload_id, ask)
+        self._blocked(ask)
         while (left := self.find(upload_id)) is not None:
             if not left.is_running and left.status == "FAILURE":
                 raise PublishError(f"upload {upload_id} was not deleted: {_said_of(left)}")
@@ -382,7 +405,7 @@ class Service:
         body = {"metadata": dict(metadata), "verify_only": verify_only}
         path, params = f"uploads/{_id(upload_id)}/edit", {"wait_for_processing": "false"}
         ask = lambda: self._ask("POST", path, params, body=body, about=upload_id)  # noqa: E731
-        answer = self._upload(self._blocked(upload_id, ask))
+        answer = self._upload(self._blocked(ask))
         if verify_only:
             return answer
         done = self.wait(upload_id, deadline=deadline)
@@ -452,7 +475,7 @@ class Service:
         path = f"uploads/{_id(upload_id)}/action/publish"
         ask = lambda: self._ask("POST", path, params, about=upload_id)  # noqa: E731
         try:
-            self._blocked(upload_id, ask)
+            self._blocked(ask)
         except PublishError:
             # An answer that was lost on the way: the second request finds the upload published.
             now = self.get(upload_id)
@@ -492,7 +515,7 @@ class Service:
         except RefusedError as error:
             raise explained(error, about) from error
 
-    def _blocked(self, upload_id: str, ask: Callable[[], Any]) -> Any:
+    def _blocked(self, ask: Callable[[], Any]) -> Any:
         """Ask until no other process of the upload is in the way."""
         end, pause = self.clock.monotonic() + PATIENCE, FIRST_POLL
         while True:
