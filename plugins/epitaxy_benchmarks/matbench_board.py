@@ -32,11 +32,13 @@ class Board:
     Attributes:
         metric: "mae" or "rocauc".
         folds_sha256: `folds_digest` of the official folds.
+        targets_sha256: `targets_digest` of the targets in the official order.
         entries: (algorithm, mean, standard deviation over the folds), best first.
     """
 
     metric: str
     folds_sha256: str
+    targets_sha256: str
     entries: tuple[tuple[str, float, float], ...]
 
     def rank(self, value: float) -> int:
@@ -81,6 +83,7 @@ def board(task: str) -> Board:
     return Board(
         facts["metric"],
         facts["folds_sha256"],
+        facts["targets_sha256"],
         tuple((name, mean, std) for name, mean, std in facts["entries"]),
     )
 
@@ -92,3 +95,12 @@ def folds_digest(folds: Sequence[Fold]) -> str:
     for index, (_, test) in enumerate(folds):
         tested[test] = index
     return hashlib.sha256(tested.tobytes()).hexdigest()
+
+
+def targets_digest(labels: np.ndarray) -> str:
+    """Return the sha256 of the targets in their order, as float32: the last digits may differ.
+
+    Args:
+        labels: (n,), in our units.
+    """
+    return hashlib.sha256((labels + 0.0).astype("<f4").tobytes()).hexdigest()

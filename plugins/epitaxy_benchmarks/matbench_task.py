@@ -13,7 +13,7 @@ from epitaxy.errors import DataError, SplitError
 from epitaxy.folds import Fold, matbench_folds
 from epitaxy_benchmarks.composition_table import TABLES, CompositionTableSource
 from epitaxy_benchmarks.matbench import TASKS, MatbenchSource, Task
-from epitaxy_benchmarks.matbench_board import Board, board, folds_digest
+from epitaxy_benchmarks.matbench_board import Board, board, folds_digest, targets_digest
 from epitaxy_benchmarks.reading import plain_stem
 
 _ENDINGS = ("", ".gz", ".xz", ".bz2", ".zip")
@@ -118,6 +118,12 @@ def load_task(task: str, path: Path, *, limit: int | None = None) -> LoadedTask:
                 f"board {official:.4f}: targets, units or the order of rows are not the official "
                 f"ones"
             )
+    if targets_digest(labels) != published.targets_sha256:
+        raise DataError(
+            f"{file}: rows of {task} are not in the official order, or targets are not the "
+            f"official ones: their sha256 is {targets_digest(labels)}, that of the official ones "
+            f"{published.targets_sha256}; take the file as it is downloaded"
+        )
     has_structures = TAG not in dataset.tags
     if limit is not None and limit < len(dataset):
         rows = np.sort(np.random.default_rng(0).permutation(len(dataset))[:limit])
