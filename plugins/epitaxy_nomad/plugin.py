@@ -39,6 +39,20 @@ def provide_publishers() -> list[Component]:
 
 
 @hookimpl
+def provide_commands() -> list[Component]:
+    """Offer the verb that brings many calculations into NOMAD."""
+    return [
+        Component(
+            name="campaign",
+            target="epitaxy_nomad.commands.campaign",
+            summary="pack many finished calculations into uploads of a NOMAD, and keep a ledger",
+            needs=("httpx", "tenacity"),
+            extra="sources",
+        )
+    ]
+
+
+@hookimpl
 def identify_path(path: Path) -> str | None:
     """Recognise archives by what they hold."""
     if not path.is_file() or not {".json", ".jsonl"} & set(path.suffixes):
