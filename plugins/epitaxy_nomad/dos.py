@@ -63,19 +63,36 @@ def read_dos(
     lowest = bottom if lowest is None else lowest
     for channel in channels:
         highest = _first(highest, channel.get("energies_origin"))
-    is_metal = highest is None or (lowest is not None and lowest - highest < _SMALLEST_GAP)
-    zero = fermi if is_metal and fermi is not None else highest
-    if zero is None:
-        raise EntryError("density of states without Fermi energy or highest occupied energy")
+    zero, reference = zero_of(fermi=fermi, highest=highest, lowest=lowest)
     total = np.zeros(len(GRID))
     for grid, dos in pairs:
         total += np.interp(GRID + zero, grid, dos, left=0.0, right=0.0)
-    reference = "Fermi energy" if zero == fermi and is_metal else "valence band maximum"
     low = max(float(grid[0]) - zero for grid, _ in pairs)
     high = min(float(grid[-1]) - zero for grid, _ in pairs)
     if low > GRID[0] or high < GRID[-1]:
         reference += f", computed from {max(low, -10):.2f} to {min(high, 10):.2f} eV"
     return total, reference
+
+
+def zero_of(
+    *, fermi: float | None, highest: float | None, lowest: float | None
+) -> tuple[float, str]:
+    """Return the energy that a density of states is aligned to, eV, and what it is.
+
+    Args:
+        fermi: Fermi energy, eV.
+        highest: highest occupied energy, eV.
+        lowest: lowest unoccupied energy, eV.
+
+    Raises:
+        EntryError: neither Fermi energy nor highest occupied energy is known.
+    """
+    is_metal = highest is None or (lowest is not None and lowest - highest < _SMALLEST_GAP)
+    if is_metal and fermi is not None:
+        return fermi, "Fermi energy"
+    if highest is None:
+        raise EntryError("density of states without Fermi energy or highest occupied energy")
+    return highest, "valence band maximum"
 
 
 def gap_of(bands: list[Section]) -> tuple[float | None, float | None, float | None]:

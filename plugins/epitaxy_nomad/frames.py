@@ -82,7 +82,8 @@ class Frame:
         structure: the atoms.
         targets: quantity -> array.
         method: level of theory.
-        tags: "energy_kind", "dos_reference", "frame".
+        tags: "energy_kind", "dos_reference", "frame", and "section": the section of the archive
+            that holds the structure, or that refers to it where its number is not known.
         doubts: labels that were left out because they cannot be true.
     """
 
@@ -124,6 +125,7 @@ def read_frames(
 @dataclass(frozen=True, slots=True)
 class _Calculation:
     place: str
+    section: str
     structure: Callable[[], Structure]
     labels: Callable[[int, Wishes], tuple[dict[str, np.ndarray], dict[str, str]]]
     run: Section
@@ -148,7 +150,7 @@ def _frame(
     if "fermi_energy" in targets and abs(float(targets["fermi_energy"])) > _LARGEST_LEVEL:
         del targets["fermi_energy"]
         doubts = (f"Fermi energy beyond {_LARGEST_LEVEL:g} eV",)
-    tags = {**tags, "frame": place or "last"}
+    tags = {**tags, "frame": place or "last", "section": calculation.section}
     return Frame(place, structure, {**derived, **targets}, method, tags, doubts)
 
 
@@ -174,9 +176,12 @@ def _of_runs(archive: Section) -> Iterator[_Calculation]:
         for c, calculation in enumerate(calculations):
             if not calculation:
                 continue
-            system = resolve(calculation.get("system_ref"), archive)
+            reference = calculation.get("system_ref")
+            system, place = resolve(reference, archive), f"run/{r}/calculation/{c}"
+            where = _path(reference) or place
             if system is None and "system_ref" not in calculation and systems:
-                system = systems[c if len(systems) == len(calculations) else -1]
+                number = c if len(systems) == len(calculations) else len(systems) - 1
+                system, where = systems[number], f"run/{r}/system/{number}"
             method = resolve(calculation.get("method_ref"), archive)
             if method is None:
                 method = methods[-1] if methods else {}
@@ -191,16 +196,18 @@ def _of_runs(archive: Section) -> Iterator[_Calculation]:
             ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
                 return _run_labels(calculation, n_atoms, wishes)
 
-            yield _Calculation(f"run/{r}/calculation/{c}", structure, labels, run, method)
+            yield _Calculation(place, where, structure, labels, run, method)
 
 
 def _of_data(archive: Section) -> Iterator[_Calculation]:
     data = section(archive.get("data"))
     systems, methods = sections(data.get("model_system")), sections(data.get("model_method"))
     for i, output in enumerate(sections(data.get("outputs"))):
-        system = resolve(output.get("model_system_ref"), archive)
+        reference = output.get("model_system_ref")
+        system, place = resolve(reference, archive), f"data/outputs/{i}"
+        where = _path(reference) or place
         if system is None and "model_system_ref" not in output and systems:
-            system = systems[-1]
+            system, where = systems[-1], f"data/model_system/{len(systems) - 1}"
         method = resolve(output.get("model_method_ref"), archive)
         if method is None:
             method = methods[-1] if methods else {}
@@ -215,7 +222,7 @@ def _of_data(archive: Section) -> Iterator[_Calculation]:
         ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             return _output_labels(output, n_atoms, wishes)
 
-        yield _Calculation(f"data/outputs/{i}", structure, labels, data, method)
+        yield _Calculation(place, where, structure, labels, data, method)
 
 
 def _of_results(archive: Section) -> Iterator[_Calculation]:
@@ -227,7 +234,13 @@ def _of_results(archive: Section) -> Iterator[_Calculation]:
     def labels(n_atoms: int, wishes: Wishes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         return _energy_labels(section(archive.get("energies")), n_atoms, wishes)
 
-    yield _Calculation("results", lambda: from_results(original), labels, {}, {})
+    section_ = "results/properties/structures/structure_original"
+    yield _Calculation("results", section_, lambda: from_results(original), labels, {}, {})
+
+
+def _path(reference: Any) -> str:
+    """Return the path that a reference names, "" if the service has put the section in place."""
+    return reference.rpartition("#")[2].strip("/") if isinstance(reference, str) else ""
 
 
 def _derived(archive: Section) -> dict[str, np.ndarray]:

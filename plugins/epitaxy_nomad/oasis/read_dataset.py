@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from epitaxy.dataset import Dataset
 
 STORES: Mapping[str, str] = {"epitaxy-dataset": "memory map", "epitaxy-dataset-bp5": "ADIOS2 BP5"}
-WHOLE_ENTRY = "results/properties/structures/structure_original"
-"""The structure of an entry whose tag `system` does not say which of its systems it is."""
+STRUCTURE = "results/properties/structures/structure_original"
+"""The structure of an entry without the tag `section`, of an older epitaxy."""
 
 
 def read_dataset(
@@ -125,7 +125,7 @@ def _sources(section: StructureDataset, dataset: Dataset, *, max_references: int
         return
     entries = dataset.tag("entry")
     uploads = dataset.tag("upload") if "upload" in dataset.tags else np.full(len(dataset), "")
-    systems = dataset.tag("system") if "system" in dataset.tags else np.full(len(dataset), "")
+    systems = dataset.tag("section") if "section" in dataset.tags else np.full(len(dataset), "")
     known = [
         (str(e), str(u), str(s)) for e, u, s in zip(entries, uploads, systems, strict=True) if e
     ]
@@ -134,7 +134,7 @@ def _sources(section: StructureDataset, dataset: Dataset, *, max_references: int
     section.source_entry_ids = list(upload_of)[:MAX_IDS]
     section.source_upload_ids = list(upload_of.values())[:MAX_IDS]
     references: list[Any] = [
-        f"../uploads/{upload}/archive/{entry}#/{system or WHOLE_ENTRY}"
+        f"../uploads/{upload}/archive/{entry}#/{system or STRUCTURE}"
         for entry, upload, system in dict.fromkeys(known)
         if upload
     ]
