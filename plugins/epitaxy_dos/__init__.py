@@ -1,0 +1,1 @@
+"""Densities of states: readers, fingerprints, similarity of calculations, data quality."""
