@@ -43,13 +43,16 @@ def open_split(config: Config, registry: Registry) -> Split:
     """
     from epitaxy.split import divide
 
-    dataset = open_dataset(config.dataset, registry)
+    wanted = labels_of(config.model, registry)
+    dataset = open_dataset(config.dataset, registry, wanted=wanted)
     own = {"valid": config.valid, "test": config.test}
     # What has a set of its own takes nothing from the dataset.
     nothing: dict[str, Any] = {name: 0 for name, place in own.items() if place is not None}
     split = divide(dataset, replace(config.split, **nothing))
     extra = {
-        name: open_dataset(place, registry) for name, place in own.items() if place is not None
+        name: open_dataset(place, registry, wanted=wanted)
+        for name, place in own.items()
+        if place is not None
     }
     if extra:
         split = _with_own_sets(split, extra)
@@ -127,10 +130,31 @@ def _geometry_keys(dataset: Dataset) -> Iterator[bytes]:
             yield hashed.digest()[:16]
 
 
-def open_dataset(place: Place, registry: Registry) -> Dataset:
+def labels_of(model: Spec, registry: Registry) -> tuple[str, ...] | None:
+    """Return the labels of which a frame needs one to be of use to a model.
+
+    None stands for those of a potential; none at all for a model that learns what there is.
+    """
+    from epitaxy.graph_model import GraphModel
+    from epitaxy.models import build_model
+
+    built = build_model(model, registry)
+    if isinstance(built, GraphModel):
+        return None
+    return tuple(getattr(built, "targets", ())) or built.capabilities.targets
+
+
+def open_dataset(
+    place: Place, registry: Registry, *, wanted: tuple[str, ...] | None = None
+) -> Dataset:
     """Open a stored dataset, or read a source into memory with the checks of `epitaxy ingest`.
 
     Unusable frames of a source are dropped; how many and why goes to the log and the history.
+
+    Args:
+        place: where the data are.
+        registry: the plugins.
+        wanted: see `labels_of`.
 
     Raises:
         ConsistencyError: labels of the source contradict each other.
@@ -152,27 +176,28 @@ def open_dataset(place: Place, registry: Registry) -> Dataset:
                 )
             place = {"use": name, "path": str(path)}
     spec = registry.resolve("source", place)
-    return _checked(registry.build("source", place), spec)
+    return _checked(registry.build("source", place), spec, wanted)
 
 
-def _checked(source: Source, spec: Spec) -> Dataset:
+def _checked(source: Source, spec: Spec, wanted: tuple[str, ...] | None) -> Dataset:
     """Collect the usable frames of a source and compare their labels with each other."""
     from epitaxy.curation.consistency import check_consistency
     from epitaxy.curation.frames import FrameChecker, FrameChecks, Rejections
     from epitaxy.curation.ingest import required_of
     from epitaxy.dataset import Dataset
 
-    checks, rejections = FrameChecks(require=required_of([source])), Rejections()
-    dataset = Dataset.from_entries(_usable(source, FrameChecker(checks), rejections))
+    checks = FrameChecks(require=required_of([source]) if wanted is None else ())
+    rejections, there = Rejections(), dict[str, None]()
+    dataset = Dataset.from_entries(
+        _usable(source, FrameChecker(checks), rejections, wanted=wanted or (), there=there)
+    )
     what = str(spec.options.get("path") or spec.use)
-    for line in rejections.lines():
-        log.warning("%s: %s", what, line)
     if not len(dataset):
         reasons = "; ".join(rejections.lines()) or "the source has no frames"
-        raise DataError(
-            f"{what}: nothing is left to train on: {reasons}. Where another check is wanted, "
-            f"write a dataset with `epitaxy ingest` and train from that"
-        )
+        remedy = _remedy(spec, rejections, wanted, there)
+        raise DataError(f"{what}: nothing is left to train on: {reasons}. {remedy}")
+    for line in rejections.lines():
+        log.warning("%s: %s", what, line)
     report = check_consistency(dataset)
     if report.inconsistent:
         raise ConsistencyError(
@@ -188,13 +213,44 @@ def _checked(source: Source, spec: Spec) -> Dataset:
     return dataset.with_history(step).with_history(report.step())
 
 
+def _remedy(
+    spec: Spec, rejections: Rejections, wanted: tuple[str, ...] | None, there: Iterable[str]
+) -> str:
+    """Return what to do where no frame can be used."""
+    if not any(reason.endswith(" missing") for reason in rejections.counts):
+        return (
+            "Where another check is wanted, write a dataset with `epitaxy ingest` and train from "
+            "that"
+        )
+    asks = ", ".join(wanted or ("energy", "forces"))
+    if not (found := ", ".join(there)):
+        return (
+            f"The model learns {asks}, and the frames have no labels: they may be in another file, "
+            f"or need an option (`epitaxy show {spec.use}`)"
+        )
+    return (
+        f"The model learns {asks}, the frames have {found}: learn these with model: {{use: "
+        f"property, targets: [...], body: ...}}, or see which options the source has (`epitaxy "
+        f"show {spec.use}`)"
+    )
+
+
 def _usable(
-    source: Iterable[Entry], checker: FrameChecker, rejections: Rejections
+    source: Iterable[Entry],
+    checker: FrameChecker,
+    rejections: Rejections,
+    *,
+    wanted: tuple[str, ...],
+    there: dict[str, None],
 ) -> Iterator[Entry]:
+    """Yield the frames that can be used; `there` gets the names of all labels."""
     for entry in source:
         name = entry.id or f"frame {rejections.n_seen}"
         rejections.n_seen += 1
-        reason = checker.reason_against(entry)
+        there.update(dict.fromkeys(entry.targets))
+        reason: str | None = f"{', '.join(wanted)} missing"
+        if not wanted or set(wanted) & set(entry.targets):
+            reason = checker.reason_against(entry)
         if reason is None:
             yield entry
         else:

@@ -92,6 +92,14 @@ def test_limits_can_be_moved():
     assert reason(silicon(), require=("energy", "stress")) == "stress missing"
 
 
+def test_a_property_stands_in_for_the_energy_where_that_is_allowed():
+    gap, charges = {"band_gap": np.float64(1.1)}, {"charges": np.zeros(8)}
+    assert reason(silicon(targets=gap)) == "energy missing"
+    assert reason(silicon(targets=gap), or_property=True) is None
+    assert reason(silicon(targets=charges), or_property=True) == "energy missing"
+    assert reason(silicon(targets={}), or_property=True) == "energy missing"
+
+
 @pytest.mark.parametrize(
     "atoms",
     [

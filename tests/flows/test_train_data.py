@@ -86,6 +86,40 @@ def test_unusable_frames_of_a_file_are_dropped_and_counted(place, caplog):
     assert data["history"][1]["operation"] == "consistency check"
 
 
+def write_gaps(path, entries):
+    """Write frames without energies; every fourth has no band gap either."""
+    frames = [entry.to_atoms() for entry in entries]
+    for k, atoms in enumerate(frames):
+        atoms.calc = None
+        atoms.info = {"band_gap": 0.1 * k} if k % 4 else {}
+    write(path, frames, format="extxyz")
+
+
+def test_a_property_needs_no_energies(place, make_metals, caplog):
+    write_gaps(place / "gaps.extxyz", make_metals(24))
+    body = "{use: painn, width: 8, n_layers: 1, n_radial: 4, cutoff: 3.5}"
+    model = f"model={{use: property, body: {body}, targets: [band_gap]}}"
+    assert train("dataset=gaps.extxyz", model, "split.valid=3", "split.test=3") == 0
+    assert "6 of 24 dropped: band_gap missing" in caplog.text
+    assert load_artifact(place / "run" / "artifact").manifest["data"]["n_train"] == 12
+
+
+def test_labels_that_the_model_does_not_learn_are_said(place, make_metals, capsys):
+    write_gaps(place / "gaps.extxyz", make_metals(12))
+    assert train("dataset=gaps.extxyz") == 2
+    said = capsys.readouterr().err
+    assert "The model learns energy, forces, the frames have band_gap" in said
+    assert "use: property" in said
+    assert not (place / "run").exists()
+
+
+def test_an_ordinary_import_keeps_properties_without_energies(place, make_metals, capsys):
+    write_gaps(place / "gaps.extxyz", make_metals(12))
+    assert main(["ingest", "gaps.extxyz", "-o", "gaps"]) == 0
+    assert "3 of 12 dropped: energy missing" in capsys.readouterr().out
+    assert len(Dataset.open(place / "gaps")) == 9
+
+
 @pytest.mark.parametrize(("part", "where"), [("training", "dataset"), ("validation", "valid")])
 def test_a_label_that_is_no_number_is_refused_by_name(place, make_metals, capsys, part, where):
     entries = [replace(e, id=f"bad-{k}") for k, e in enumerate(make_metals(9, seed=4))]

@@ -73,6 +73,7 @@ def _usual_steps(args: Namespace, dataset: Dataset) -> tuple[Step, ...]:
         dataset,
         frames={
             "require": list(require),
+            "or_property": checks.require is None,
             "max_force": checks.max_force,
             "min_distance": checks.min_distance,
             "max_energy": checks.max_energy,

@@ -70,8 +70,8 @@ def add_check_arguments(parser: ArgumentParser) -> None:
         "--require",
         action="append",
         metavar="TARGET",
-        help="targets that a frame must have (default: energy, where there are energies and "
-        "forces; 'none' for no requirement)",
+        help="targets that a frame must have (default: energy or a property as band_gap, where "
+        "there are energies and forces; 'none' for no requirement)",
     )
     group.add_argument("--max-force", type=_size, metavar="F", help="eV/Å (default: 100)")
     group.add_argument(

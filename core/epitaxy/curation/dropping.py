@@ -19,6 +19,7 @@ def drop_unusable(
     dataset: Dataset,
     *,
     require: Sequence[str] = (),
+    or_property: bool = False,
     max_force: float | None = 100.0,
     min_distance: float = 0.1,
     max_energy: float | None = 1e6,
@@ -30,6 +31,7 @@ def drop_unusable(
     Args:
         dataset: to check.
         require: targets that every entry must have.
+        or_property: keep entries without them that have a label which no force calculation gives.
         max_force: largest force on an atom, eV/Å (Table II of the HydraGNN paper: 100).
         min_distance: shortest distance between atoms (and images), Å; 0 for no limit.
         max_energy: largest magnitude of the energy per atom, eV/atom.
@@ -40,6 +42,7 @@ def drop_unusable(
         quantity(name)
     checks = FrameChecks(
         require=tuple(require),
+        or_property=or_property,
         max_force=max_force,
         min_distance=min_distance,
         max_energy=max_energy,
@@ -60,6 +63,7 @@ def drop_unusable(
             tell(rejections.n_seen, n_kept, rejections.n_seen / len(dataset))
     options = {
         "require": list(require),
+        "or_property": or_property,
         "max_force": max_force,
         "min_distance": min_distance,
         "max_energy": max_energy,

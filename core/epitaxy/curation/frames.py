@@ -16,6 +16,9 @@ from epitaxy.entry import Entry, Method
 from epitaxy.errors import MissingDependencyError
 from epitaxy.quantities import QUANTITIES
 
+FROM_FORCE_CALCULATION = frozenset(
+    ("energy", "energies", "forces", "stress", "magmoms", "charges", "dipole", "magmom")
+)
 _EXAMPLES = 20
 SAME_VALUE = 1e-3  # up to which two labels of one structure are the same: 1 meV/atom, or 0.1 %
 JOULE = 1e-10  # eV/atom, largest energy that looks like joule: 1 J is 6e18 eV
@@ -27,6 +30,8 @@ class FrameChecks:
 
     Attributes:
         require: targets that every frame must have; None is decided by `ingest`.
+        or_property: a frame without them is kept if it has a label that no force calculation
+            gives, as band_gap.
         max_force: largest force on an atom, eV/Å; None for no limit.
         min_distance: shortest distance between atoms (and images), Å; 0 for no limit.
         max_energy: largest magnitude of the energy per atom, eV/atom; None for no limit. The
@@ -39,6 +44,7 @@ class FrameChecks:
     """
 
     require: tuple[str, ...] | None = ("energy",)
+    or_property: bool = False
     max_force: float | None = 100.0
     min_distance: float = 0.1
     max_energy: float | None = 1e6
@@ -151,9 +157,10 @@ class FrameChecker:
 
     def _wrong_labels(self, entry: Entry) -> str | None:
         checks = self.checks
-        for name in checks.require or ():
-            if name not in entry.targets:
-                return f"{name} missing"
+        if not (checks.or_property and set(entry.targets) - FROM_FORCE_CALCULATION):
+            for name in checks.require or ():
+                if name not in entry.targets:
+                    return f"{name} missing"
         if "energy" in entry.targets and checks.max_energy is not None:
             per_atom = abs(float(entry.targets["energy"])) / len(entry)
             if per_atom > checks.max_energy:

@@ -87,8 +87,8 @@ def ingest(
     Args:
         sources: one or several sources.
         path: of the dataset to make.
-        checks: what a usable frame is. Its `require` may be None: the energy, where a source
-            offers energies with forces, else nothing.
+        checks: what a usable frame is. Its `require` may be None: where a source offers energies
+            with forces, the energy or another property than forces; else nothing.
         conventions: units, signs and orders in which the labels are stored.
         tags: added to every entry.
         on_inconsistent: what to do if labels contradict each other: "error", "warn", or "skip"
@@ -108,7 +108,7 @@ def ingest(
     source_list = [sources] if isinstance(sources, Source) else list(sources)
     checks = checks or FrameChecks()
     if checks.require is None:
-        checks = replace(checks, require=required_of(source_list))
+        checks = replace(checks, require=required_of(source_list), or_property=True)
     conventions = conventions or Conventions()
     checker, rejections = FrameChecker(checks), Rejections()
     warnings: list[str] = []
@@ -222,7 +222,8 @@ def _hints(sources: Sequence[Source], rejections: Rejections) -> list[str]:
         for source in sources:
             said += getattr(source, "hints", ())
         said.append(
-            "`--require none` keeps entries without the label, `--require NAME` asks for another"
+            "`--require none` keeps all entries without the label, `--require NAME` asks for "
+            "another"
         )
     for start, advice in _ADVICE:
         n = sum(count for reason, count in rejections.counts.items() if start in reason)
@@ -247,6 +248,7 @@ def _recipe(checks: FrameChecks) -> list[dict[str, Any]]:
     limits = {name: None if v is None else list(v) for name, v in checks.limits.items()}
     options: dict[str, Any] = {
         "require": list(checks.require or ()),
+        "or_property": checks.or_property,
         "max_force": checks.max_force,
         "min_distance": checks.min_distance,
         "max_energy": checks.max_energy,
