@@ -66,7 +66,8 @@ NAMED = (
     "503",
     "401",
     "dropped",  # the connection ends in mid-body
-    "refused",  # the connection ends before any answer
+    "refused",  # the connection ends before any answer, after the service did what was asked
+    "cut",  # the connection ends in the middle of the request's body; the service hears nothing
     "truncated",  # JSON cut in the middle, status and length right
     "short",  # status right, body shorter than Content-Length, without an error below HTTP
     "html",  # a page of a login wall, status 200
@@ -107,7 +108,7 @@ class Loopback:
             def do_GET(self) -> None:
                 loopback._answer(self)
 
-            do_POST = do_HEAD = do_GET  # noqa: N815
+            do_POST = do_PUT = do_DELETE = do_HEAD = do_GET  # noqa: N815
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
@@ -165,8 +166,10 @@ class Loopback:
         return None
 
     def _answer(self, http: BaseHTTPRequestHandler) -> None:
-        length = int(http.headers.get("Content-Length") or 0)
-        body = http.rfile.read(length)
+        if self._fault(len(self.requests) + 1) == "cut":
+            self._cut(http)
+            return
+        body = _body(http)
         parts = urlsplit(http.path)
         request = Request(
             http.command,
@@ -196,6 +199,17 @@ class Loopback:
             http.close_connection = True
             return
         self._write(http, request, reply, fault)
+
+    def _cut(self, http: BaseHTTPRequestHandler) -> None:
+        """Read half of a body and go away."""
+        parts = urlsplit(http.path)
+        half = http.rfile.read(int(http.headers.get("Content-Length") or 2) // 2)
+        with self._lock:
+            headers = {name.lower(): value for name, value in http.headers.items()}
+            self.requests.append(
+                Request(http.command, unquote(parts.path), parts.query, headers, half)
+            )
+        http.close_connection = True
 
     def _broken(self, reply: Reply, fault: Fault | None) -> Reply:
         head = dict(reply.headers)
@@ -257,6 +271,18 @@ class Loopback:
             http.close_connection = True
         elif request.method != "HEAD":
             http.wfile.write(body)
+
+
+def _body(http: BaseHTTPRequestHandler) -> bytes:
+    """Return the body of a request, of a known length or in chunks (RFC 9112, 7.1)."""
+    if http.headers.get("Transfer-Encoding", "").lower() != "chunked":
+        return http.rfile.read(int(http.headers.get("Content-Length") or 0))
+    parts = []
+    while size := int(http.rfile.readline().split(b";")[0], 16):
+        parts.append(http.rfile.read(size))
+        http.rfile.readline()
+    http.rfile.readline()
+    return b"".join(parts)
 
 
 def renamed(value: Any) -> Any:
