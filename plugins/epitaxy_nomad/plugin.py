@@ -40,15 +40,22 @@ def provide_publishers() -> list[Component]:
 
 @hookimpl
 def provide_commands() -> list[Component]:
-    """Offer the verb that brings many calculations into NOMAD."""
+    """Offer the verbs that look after uploads, and that make many of them."""
     return [
+        Component(
+            name="nomad",
+            target="epitaxy_nomad.commands.nomad",
+            summary="look after what is in NOMAD: status, list, wait, download, delete",
+            needs=("httpx", "tenacity"),
+            extra="sources",
+        ),
         Component(
             name="campaign",
             target="epitaxy_nomad.commands.campaign",
             summary="pack many finished calculations into uploads of a NOMAD, and keep a ledger",
             needs=("httpx", "tenacity"),
             extra="sources",
-        )
+        ),
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,6 +35,7 @@ class Publication:
         self._deadline = deadline
         self._tell = tell
         self._started = self._now()
+        self._known: Mapping[str, Any] = {}  # facts of the receipt by which the upload was found
         self._said = ""
 
     def run(self) -> Receipt:
@@ -98,6 +99,7 @@ class Publication:
                 and facts.get("digest") == plan.content.digest
                 and (upload := service.find(receipt.identifier)) is not None
             ):
+                self._known = facts
                 return upload, "says a receipt"
         for upload in service.uploads():
             if plan.folder in upload.name:
@@ -230,6 +232,7 @@ class Publication:
         content = self._plan.content
         facts: dict[str, Any] = {
             "host": self._service.host,
+            "api": self._service.url,
             "digest": content.digest,
             "kind": content.kind,
             "upload_name": upload.name,
@@ -254,6 +257,8 @@ class Publication:
                 "name": dataset.name,
                 "doi": dataset.doi,
             }
+        elif "dataset" in self._known:
+            facts["dataset"] = self._known["dataset"]
         gui = self._service.url.removesuffix("/api/v1")
         url = f"{gui}/gui/user/uploads/upload/id/{upload.upload_id}"
         return Receipt(PUBLISHER, upload.upload_id, url, facts)

@@ -36,7 +36,7 @@ _ADVICE = (
         "leave out `entry: none`",
     ),
     (r"failed processing", "`epitaxy nomad status` shows the errors; delete it and send it again"),
-    (r"existing name|dataset.*(exists|same name)", "choose another name for the dataset"),
+    (r"dataset name is already taken", "choose another name for the dataset"),
     (
         r"must be on an oasis|published on the oasis first|only admin of oasis",
         "only an administrator can send what is published on an Oasis to the central NOMAD",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from epitaxy.protocols import Receipt
 
 _MANY = 20  # files that a dry run lists
-_LONG = 100  # characters of a fact in one line
+_LONG = 160  # characters of a fact in one line
 
 
 def add_arguments(parser: ArgumentParser) -> None:
