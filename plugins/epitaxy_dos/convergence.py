@@ -28,7 +28,7 @@ class Best:
     sets: np.ndarray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Curve:
     """Similarity to the best-converged calculation against one parameter.
 
@@ -39,6 +39,8 @@ class Curve:
         texts: (k,) the parameter as it is written.
         similarity: (k,); the mean where several entries have the same values.
         reference: number of the best-converged entry.
+        has_reference: whether that entry is a point of the curve (the last one, with similarity
+            1 to itself); else the other parameters are not the best ones.
     """
 
     parameter: str
@@ -47,12 +49,17 @@ class Curve:
     texts: tuple[str, ...]
     similarity: np.ndarray
     reference: int
+    has_reference: bool
 
     def converged_from(self, threshold: float) -> str | None:
-        """Return the first value from which on all similarities reach the threshold, or None."""
+        """Return the first value from which on all similarities reach the threshold, or None.
+
+        That the best-converged entry is like itself shows nothing, so it does not count.
+        """
         low = np.nonzero(self.similarity < threshold)[0]
         first = 0 if not len(low) else int(low[-1]) + 1
-        return self.texts[first] if first < len(self.texts) else None
+        n_telling = len(self.texts) - self.has_reference
+        return self.texts[first] if first < n_telling else None
 
 
 def best_converged(
@@ -127,6 +134,7 @@ def curves(parameters: Mapping[str, np.ndarray], best: Best) -> list[Curve]:
                         texts=tuple(str(texts[rows_at[0]]) for rows_at in at),
                         similarity=np.array([best.similarity[r].mean() for r in at]),
                         reference=int(best.reference[chosen[0]]),
+                        has_reference=bool((best.reference[at[-1]] == at[-1]).any()),
                     )
                 )
     return found

@@ -80,10 +80,15 @@ def curves_figure(study: Study) -> Any:
     for column, parameter in enumerate(parameters):
         axes = figure.add_subplot(1, len(parameters), column + 1)
         chosen = [curve for curve in study.curves if curve.parameter == parameter]
-        many = len(chosen) > 2 * len(_COLORS)
-        for i, curve in enumerate(chosen):
-            style = {"color": "0.5", "linewidth": 0.6, "alpha": 0.5} if many else _style(i)
-            axes.plot(curve.values, curve.similarity, label=curve.label or None, **style)
+        said = chosen if len(chosen) <= len(_COLORS) else [c for c in chosen if c.has_reference]
+        said = said[: 2 * len(_COLORS)]
+        for curve in chosen:
+            if curve not in said:
+                axes.plot(curve.values, curve.similarity, color="0.6", linewidth=0.6, alpha=0.6)
+        for i, curve in enumerate(said):
+            axes.plot(curve.values, curve.similarity, label=curve.label or None, **_style(i))
+        if len(said) < len(chosen):
+            axes.plot([], [], color="0.6", linewidth=0.6, label="others less converged")
         values = np.unique(np.concatenate([curve.values for curve in chosen]))
         texts = {v: t for c in chosen for v, t in zip(c.values, c.texts, strict=True)}
         if len(values) > 2 and values[0] > 0 and values[-1] / values[0] > 20:
@@ -96,8 +101,8 @@ def curves_figure(study: Study) -> Any:
         axes.axhline(study.options.threshold, color="0.4", linewidth=0.8, linestyle=":")
         axes.set(xlabel=parameter.replace("_", " "), ylabel="similarity to the best-converged")
         axes.spines[["top", "right"]].set_visible(False)
-        if not many and any(curve.label for curve in chosen):
-            axes.legend(frameon=False, fontsize=7 if len(chosen) > 6 else 8)
+        if len(chosen) > 1 and any(curve.label for curve in said):
+            axes.legend(frameon=False, fontsize=7 if len(said) > 6 else 8)
     return figure
 
 

@@ -155,11 +155,11 @@ def warnings(study: Study) -> list[str]:
     found = study.fingerprints
     said = []
     if found.n_without:
-        said.append(f"{found.n_without:,} entries have no {found.target} and were left out")
+        n = found.n_without
+        said.append(f"left out, without {found.target}: {n:,} {'entry' if n == 1 else 'entries'}")
     if found.empty:
         said.append(
-            f"{len(found.empty):,} entries have an empty fingerprint and were left out: "
-            f"{_names(found.empty)}"
+            f"left out, with an empty fingerprint: {len(found.empty):,} ({_names(found.empty)})"
         )
     part = np.nonzero(found.fraction < 1)[0]
     if len(part):

@@ -39,11 +39,11 @@ def setting(dataset: Dataset, name: str) -> np.ndarray:
         DataError: no entry says it; the message lists what there is.
     """
     wanted = _plain(name)
+    if wanted == "composition":  # of structures too, which the tag has not
+        return _or_missing(compositions(dataset))
     for tag in dataset.tags:
         if _plain(tag) == wanted:
             return _or_missing(dataset.tag(tag))
-    if wanted == "composition":
-        return _or_missing(compositions(dataset))
     for field in _FIELDS:
         if _plain(field) == wanted:
             found = _of_methods(dataset, attrgetter(field))
@@ -61,7 +61,7 @@ def offered(dataset: Dataset) -> list[str]:
     names += [f for f in _FIELDS if any(getattr(m, f) for m in dataset.methods)]
     for method in dataset.methods:
         names += [" ".join(words[:-1]) for words in _phrases(method.settings) if len(words) > 1]
-    return [*dict.fromkeys(names), "composition"]
+    return list(dict.fromkeys([*names, "composition"]))
 
 
 def magnitude(text: str) -> float:

@@ -210,7 +210,7 @@ def study(dataset: Dataset, options: StudyOptions | None = None) -> Study:
         member=member,
         effects=effects(
             found,
-            {n: t for n, t in settings.items() if len(np.unique(t)) > 1},
+            {n: t for n, t in settings.items() if n != options.structure and len(np.unique(t)) > 1},
             structures,
             n_workers=options.n_workers,
         ),

@@ -1,0 +1,1 @@
+"""Readers of densities of states, a module per format."""
