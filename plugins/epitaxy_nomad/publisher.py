@@ -96,6 +96,8 @@ class NomadPublisher:
             raise OptionError(
                 "doi, to_central and embargo_months are for what is published: add publish: true"
             )
+        if doi and embargo_months:
+            raise OptionError("NOMAD gives no DOI to what is under embargo: leave out one of them")
         if not deadline > 0 or max_upload_bytes < 1:
             raise OptionError(
                 f"deadline = {deadline} and max_upload_bytes = {max_upload_bytes} must be above 0"
@@ -144,6 +146,7 @@ class NomadPublisher:
         plan = self._planned(read_content(path))
         if dry_run:
             return self._announce(plan)
+        plan.stream(with_entry=plan.entry != "never")  # refuses what is too large
         token = read_token(self._token_file, is_needed=True, why="publishing needs a token")
         with Service(self._url, token, clock=self.clock, **self._web) as service:
             return Publication(service, plan, deadline=self._deadline, tell=self.tell).run()

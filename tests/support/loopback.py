@@ -101,6 +101,7 @@ class Loopback:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # a reply is two writes; the second must not wait
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Say nothing."""

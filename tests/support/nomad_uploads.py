@@ -6,9 +6,11 @@ Statuses and words are those of ``nomad/app/v1/routers/uploads`` of nomad-lab 2.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -515,6 +517,22 @@ def _listed(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
+@functools.cache
+def _description() -> Any:
+    from openapi_core import OpenAPI
+
+    description = json.loads(EXTRACT.read_text())
+    for methods in description["paths"].values():
+        for operation in methods.values():
+            operation.pop("security", None)  # OAuth2 is not openapi-core's; we check tokens
+            for parameter in operation.get("parameters", ()):
+                kinds = parameter["schema"].get("anyOf", ())  # "or null" hides lists from it
+                for kind in kinds:
+                    if kind.get("type") != "null" and len(kinds) == 2:
+                        parameter["schema"] = kind
+    return OpenAPI.from_dict(description)
+
+
 class Checked:
     """Compares each request and reply with NOMAD's description; keeps what does not fit.
 
@@ -522,21 +540,10 @@ class Checked:
     """
 
     def __init__(self, respond: Callable[[Request], Reply]):
-        from openapi_core import OpenAPI
-
         self.respond = respond
         self.problems: list[str] = []
         self.n_checked = 0
-        description = json.loads(EXTRACT.read_text())
-        for methods in description["paths"].values():
-            for operation in methods.values():
-                operation.pop("security", None)  # OAuth2 is not openapi-core's; we check tokens
-                for parameter in operation.get("parameters", ()):
-                    kinds = parameter["schema"].get("anyOf", ())  # "or null" hides lists from it
-                    for kind in kinds:
-                        if kind.get("type") != "null" and len(kinds) == 2:
-                            parameter["schema"] = kind
-        self._api = OpenAPI.from_dict(description)
+        self._api = _description()
 
     def __enter__(self) -> Checked:
         """Return the checker, to be given to `Loopback`."""
@@ -584,7 +591,9 @@ class Checked:
             data=None if is_streamed or not request.body else request.body,
             content_type="multipart/form-data" if is_streamed else kind,
         )
-        self._api.validate_request(asked)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "to_central_nomad parameter is deprecated")
+            self._api.validate_request(asked)
         known = self._operation(request.method, path)
         unknown = {name for name, _ in pairs} - known
         assert not unknown, f"NOMAD has no parameters {unknown}"

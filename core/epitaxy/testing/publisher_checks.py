@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import random
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -42,26 +43,27 @@ def checks(registry: Registry, offer: Offer) -> list[Check]:
     ]
 
 
-def make_artifact(directory: Path) -> Path:
+def make_artifact(directory: Path, *, seed: int = 0) -> Path:
     """Write a small artifact without a network in it, for tests; return where."""
     from epitaxy.artifact import save_artifact
 
-    return save_artifact(_Weights(), directory)  # type: ignore[arg-type]
+    return save_artifact(_Weights(seed), directory)  # type: ignore[arg-type]
 
 
 class _Weights:
     """What `save_artifact` needs of a model."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int) -> None:
         from epitaxy.protocols import Capabilities
         from epitaxy.spec import Spec
 
         self.spec = Spec("example/weights", {"width": 4})
+        self._seed = seed
         self.capabilities = Capabilities(elements=frozenset({14}))
 
     def save(self, directory: Path) -> None:
         """Write bytes of all values."""
-        (directory / "weights.bin").write_bytes(bytes(range(256)) * 64)
+        (directory / "weights.bin").write_bytes(random.Random(self._seed).randbytes(16_384))
 
 
 def _run(registry: Registry, offer: Offer, rule: Rule) -> None:
