@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _INTERVAL = 5.0  # seconds between lines about how far a search is
 _MOST_NAMED = 20  # of a kind, unless --all
+_REQUESTS_PER_SECOND = 20.0  # of each worker, as NOMAD's own client asks
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -316,7 +317,7 @@ def _connector(args: Namespace) -> Callable[[], Service]:
     from epitaxy_nomad.tokens import read_token
 
     token = read_token(args.token_file, is_needed=True)
-    return lambda: Service(args.url, token)
+    return lambda: Service(args.url, token, requests_per_second=_REQUESTS_PER_SECOND)
 
 
 def _action(
