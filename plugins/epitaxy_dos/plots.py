@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from epitaxy.dataset import Dataset
 from epitaxy_dos.spectra import ENERGIES
 from epitaxy_dos.study import Study
+from epitaxy_dos.table import Spectra
 
 _MOST_LABELS = 48
 _MOST_LINES = 130
@@ -102,11 +102,11 @@ def curves_figure(study: Study) -> Any:
         axes.set(xlabel=parameter.replace("_", " "), ylabel="similarity to the best-converged")
         axes.spines[["top", "right"]].set_visible(False)
         if len(chosen) > 1 and any(curve.label for curve in said):
-            axes.legend(frameon=False, fontsize=7 if len(said) > 6 else 8)
+            axes.legend(edgecolor="none", framealpha=0.8, fontsize=7 if len(said) > 6 else 8)
     return figure
 
 
-def spectra_figure(dataset: Dataset, study: Study, *, n_clusters: int = 6) -> Any:
+def spectra_figure(dataset: Spectra, study: Study, *, n_clusters: int = 6) -> Any:
     """Return the spectrum that is most like its cluster, for the largest clusters."""
     from matplotlib.figure import Figure
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from epitaxy.dataset import Dataset
 from epitaxy.errors import StoreError
 from epitaxy.stores.new_file import new_file
 from epitaxy_dos.matrix import nearest, similarity_matrix
@@ -26,6 +25,7 @@ from epitaxy_dos.plots import (
 )
 from epitaxy_dos.statistics import Effect
 from epitaxy_dos.study import Study
+from epitaxy_dos.table import Spectra
 
 _STYLE = """
 body { font: 15px/1.45 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -45,7 +45,7 @@ _MOST_NAMED = 10
 
 
 def write_study(
-    dataset: Dataset,
+    dataset: Spectra,
     study: Study,
     directory: str | Path,
     *,
@@ -237,7 +237,7 @@ def _names(names: Sequence[str]) -> str:
 # --- page ---
 
 
-def page(dataset: Dataset, study: Study) -> str:
+def page(dataset: Spectra, study: Study) -> str:
     """Return the page as HTML with its figures inside."""
     found = study.fingerprints
     by = ", ".join(study.group_names)

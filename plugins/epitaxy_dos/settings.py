@@ -18,6 +18,7 @@ from epitaxy.composition import compositions
 from epitaxy.dataset import Dataset
 from epitaxy.entry import Method
 from epitaxy.errors import DataError
+from epitaxy_dos.table import Spectra
 
 _FIELDS = ("xc_functional", "code", "settings")
 _ALIASES = {
@@ -32,14 +33,14 @@ _MESH = re.compile(r"\d+(?:\s*[x×,* ]\s*\d+){1,2}")
 _MISSING = "-"
 
 
-def setting(dataset: Dataset, name: str) -> np.ndarray:
+def setting(dataset: Spectra, name: str) -> np.ndarray:
     """Return one setting of every entry, (n,) str; "-" where an entry does not say it.
 
     Raises:
         DataError: no entry says it; the message lists what there is.
     """
     wanted = _plain(name)
-    if wanted == "composition":  # of structures too, which the tag has not
+    if wanted == "composition" and isinstance(dataset, Dataset):  # of structures too
         return _or_missing(compositions(dataset))
     for tag in dataset.tags:
         if _plain(tag) == wanted:
@@ -55,7 +56,7 @@ def setting(dataset: Dataset, name: str) -> np.ndarray:
     raise DataError(f"no entry says its {name!r}; there are: {', '.join(offered(dataset))}")
 
 
-def offered(dataset: Dataset) -> list[str]:
+def offered(dataset: Spectra) -> list[str]:
     """Return names of settings by which entries of this dataset differ, and all its tags."""
     names = list(dataset.tags)
     names += [f for f in _FIELDS if any(getattr(m, f) for m in dataset.methods)]
@@ -117,7 +118,7 @@ def _phrase(settings: str, wanted: str) -> str:
     return ""
 
 
-def _of_methods(dataset: Dataset, say: Callable[[Method], str]) -> np.ndarray:
+def _of_methods(dataset: Spectra, say: Callable[[Method], str]) -> np.ndarray:
     known: dict[Method, str] = {}
     texts = []
     for i in range(len(dataset)):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from epitaxy.dataset import Dataset
 from epitaxy.errors import DataError, OptionError
 from epitaxy.quantities import quantity
 from epitaxy.spectra import (
@@ -19,6 +19,9 @@ from epitaxy.spectra import (
     coverage,
     fingerprints,
 )
+
+if TYPE_CHECKING:
+    from epitaxy_dos.table import Spectra
 
 GRIDS = {"default": DEFAULT_GRID, "wide": WIDE_GRID, "old": OLD_GRID, "phonon": PHONON_GRID}
 """Grids with a short name."""
@@ -102,7 +105,7 @@ def grid_of(text: str, target: str) -> Grid:
 
 
 def fingerprints_of(
-    dataset: Dataset,
+    dataset: Spectra,
     *,
     target: str = "dos",
     grid: Grid | None = None,
@@ -168,7 +171,7 @@ def _safely(
     values: np.ndarray,
     rows: np.ndarray,
     grid: Grid,
-    part: Dataset,
+    part: Spectra,
     leave_out_empty: bool,
 ) -> list[tuple[int, np.ndarray | None]]:
     """Return (row, heights or None) of some spectra; one by one only if one of them is empty."""
@@ -189,7 +192,7 @@ def _safely(
 
 
 def _covered(
-    dataset: Dataset, rows: np.ndarray, target: str, grid: Grid
+    dataset: Spectra, rows: np.ndarray, target: str, grid: Grid
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return which columns each spectrum covers, as far as its tag says, and the fraction."""
     energies = ENERGIES[target]

@@ -16,6 +16,7 @@ from epitaxy_dos.matrix import picture
 from epitaxy_dos.settings import offered, order_by, ordered, setting
 from epitaxy_dos.spectra import Fingerprints, fingerprints_of, grid_of
 from epitaxy_dos.statistics import Effect, Groups, effects, group_statistics
+from epitaxy_dos.table import Spectra
 
 _USUAL = ("composition", "xc_functional", "code")
 _MOST_GROUPS = 400
@@ -157,7 +158,7 @@ class Study:
         return lists
 
 
-def study(dataset: Dataset, options: StudyOptions | None = None) -> Study:
+def study(dataset: Spectra, options: StudyOptions | None = None) -> Study:
     """Look at the spectra of a dataset.
 
     Raises:
@@ -180,7 +181,7 @@ def study(dataset: Dataset, options: StudyOptions | None = None) -> Study:
     group_names = tuple(options.group_by) or usual_groups(used)
     names = tuple(dict.fromkeys((*group_names, *options.sort_by, *options.parameters)))
     settings = {name: setting(used, name) for name in names}
-    structures = setting(used, options.structure)
+    structures = _structures(used, options.structure)
     inside = [n for n in names if n not in group_names]
     order = order_by([settings[n] for n in (*group_names, *inside)]) if names else None
     if order is not None:
@@ -221,7 +222,17 @@ def study(dataset: Dataset, options: StudyOptions | None = None) -> Study:
     )
 
 
-def usual_groups(dataset: Dataset) -> tuple[str, ...]:
+def _structures(dataset: Spectra, name: str) -> np.ndarray:
+    """Return what tells structures apart; all are one where that cannot be known."""
+    try:
+        return setting(dataset, name)
+    except DataError:
+        if isinstance(dataset, Dataset) or name != "composition":
+            raise
+        return np.full(len(dataset), "-")
+
+
+def usual_groups(dataset: Spectra) -> tuple[str, ...]:
     """Return which of composition, functional and code tell entries apart, but not too many."""
     names = []
     for name in _USUAL:

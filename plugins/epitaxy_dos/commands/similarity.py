@@ -11,7 +11,7 @@ _LARGEST_MATRIX = 20_000
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("dataset", type=Path, help="dataset with spectra")
+    parser.add_argument("dataset", type=Path, help="dataset with spectra, or a file of spectra")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
     parser.add_argument(
         "--target", choices=("dos", "phonon_dos"), help="spectrum (default: the one there is)"
@@ -114,13 +114,18 @@ def run(args: Namespace) -> int:
     from epitaxy_dos.report import check_folder, summary_lines, write_study
     from epitaxy_dos.rules import keep
     from epitaxy_dos.study import StudyOptions, study
+    from epitaxy_dos.table import Spectra, is_file_of_spectra, read_table
 
     if args.keep and not args.keep_to:
         raise OptionError("--keep says which entries, --keep-to DATASET where to write them")
     if args.keep_to and args.keep_to.exists() and not args.overwrite:
         raise StoreError(f"{args.keep_to}: exists; use --overwrite to replace it")
     check_folder(args.output, overwrite=args.overwrite)
-    dataset = Dataset.open(args.dataset)
+    dataset: Spectra
+    if is_file_of_spectra(args.dataset):
+        dataset = read_table(args.dataset)
+    else:
+        dataset = Dataset.open(args.dataset)
     target = args.target
     if target is None:
         found = [name for name in ("dos", "phonon_dos") if name in dataset.targets]
@@ -147,7 +152,11 @@ def run(args: Namespace) -> int:
             n_workers=args.workers,
         ),
     )
-    kept = keep(dataset, looked, args.keep or "converged") if args.keep_to else None
+    kept = None
+    if args.keep_to:
+        if not isinstance(dataset, Dataset):
+            raise OptionError("--keep-to needs a dataset: `epitaxy ingest` makes one of the file")
+        kept = keep(dataset, looked, args.keep or "converged")
     matrix = len(looked.ids) <= _LARGEST_MATRIX if args.matrix is None else args.matrix == "yes"
     written = write_study(
         dataset,
