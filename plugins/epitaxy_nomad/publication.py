@@ -121,7 +121,12 @@ class Publication:
         name = self._plan.dataset
         found = self._service.dataset(name, user_id=user.user_id)
         if found is None:
-            found = self._service.create_dataset(name)
+            try:
+                found = self._service.create_dataset(name)
+            except PublishError:  # made by the first of two attempts, whose answer was lost
+                found = self._service.dataset(name, user_id=user.user_id)
+                if found is None:
+                    raise
             self._tell(f"made dataset {name!r}")
         return found
 

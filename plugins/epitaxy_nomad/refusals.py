@@ -91,16 +91,18 @@ def _text(error: RefusedError, about: str) -> str:
         if re.search(pattern, said, re.IGNORECASE):
             return f"{what}NOMAD refuses ({error.status}: {said}); {advice}"
     if error.status == 401:
-        return f"{what}NOMAD does not accept the token ({said}); {HELP}"
+        return f"{what}NOMAD does not accept the token (401: {said}); {HELP}"
     if error.status == 403 and "scope" in said.lower():
         return (
-            f"{what}the token may not do this ({said}); make one with these scopes in NOMAD (your "
-            "name, Access token)"
+            f"{what}the token may not do this (403: {said}); make one with these scopes in NOMAD "
+            "(your name, Access token)"
         )
     if error.status == 403:
         return f"{what}NOMAD refuses ({error.status}: {said}); is the token of the right user?"
     if error.status == 404:
-        return f"{what}NOMAD has no such thing ({said}); `epitaxy nomad list` lists your uploads"
+        return (
+            f"{what}NOMAD does not know it (404: {said}); `epitaxy nomad list` lists your uploads"
+        )
     if error.status == 422:
-        return f"{what}NOMAD does not accept a field: {said}"
+        return f"{what}NOMAD does not accept a field (422: {said})"
     return f"{what}NOMAD refuses ({error.status}: {said})"

@@ -207,6 +207,7 @@ class Service:
         for left in range(self._attempts - 1, -1, -1):
             try:
                 answer = self._blocked(
+                    upload_id,
                     lambda: self._ask(
                         "PUT",
                         path,
@@ -215,7 +216,7 @@ class Service:
                         headers=headers,
                         about=upload_id,
                         once=True,
-                    )
+                    ),
                 )
                 return self._upload(answer)
             except SourceError:
@@ -241,7 +242,7 @@ class Service:
         """Let NOMAD process the files of an upload again."""
         path = f"uploads/{_id(upload_id)}/action/process"
         ask = lambda: self._ask("POST", path, about=upload_id)  # noqa: E731
-        return self._upload(self._blocked(ask))
+        return self._upload(self._blocked(upload_id, ask))
 
     def wait(self, upload_id: str, *, deadline: float = 3600.0, tell: Tell | None = None) -> Upload:
         """Return the upload when no process works on it; its status says how that went.
@@ -295,9 +296,14 @@ class Service:
         path, params = f"uploads/{_id(upload_id)}", {"wait_for_processing": "false"}
         ask = lambda: self._ask("DELETE", path, params, about=upload_id)  # noqa: E731
         end, pause = self.clock.monotonic() + deadline, FIRST_POLL
-        self._blocked(ask)
+        self.get(upload_id)  # raises if there is none
+        try:
+            self._blocked(upload_id, ask)
+        except PublishError as error:
+            if _status(error) != 404:  # an answer was lost on the way, and the upload is gone
+                raise
         while (left := self.find(upload_id)) is not None:
-            if not left.is_running and left.status == "FAILURE":
+            if left.status == "FAILURE" and left.process.startswith("delete"):
                 raise PublishError(f"upload {upload_id} was not deleted: {_said_of(left)}")
             if self.clock.monotonic() > end:
                 raise PublishError(f"upload {upload_id} is still there after {deadline:g} s")
@@ -405,7 +411,7 @@ class Service:
         body = {"metadata": dict(metadata), "verify_only": verify_only}
         path, params = f"uploads/{_id(upload_id)}/edit", {"wait_for_processing": "false"}
         ask = lambda: self._ask("POST", path, params, body=body, about=upload_id)  # noqa: E731
-        answer = self._upload(self._blocked(ask))
+        answer = self._upload(self._blocked(upload_id, ask))
         if verify_only:
             return answer
         done = self.wait(upload_id, deadline=deadline)
@@ -475,7 +481,7 @@ class Service:
         path = f"uploads/{_id(upload_id)}/action/publish"
         ask = lambda: self._ask("POST", path, params, about=upload_id)  # noqa: E731
         try:
-            self._blocked(ask)
+            self._blocked(upload_id, ask)
         except PublishError:
             # An answer that was lost on the way: the second request finds the upload published.
             now = self.get(upload_id)
@@ -515,17 +521,19 @@ class Service:
         except RefusedError as error:
             raise explained(error, about) from error
 
-    def _blocked(self, ask: Callable[[], Any]) -> Any:
+    def _blocked(self, upload_id: str, ask: Callable[[], Any]) -> Any:
         """Ask until no other process of the upload is in the way."""
         end, pause = self.clock.monotonic() + PATIENCE, FIRST_POLL
         while True:
             try:
                 return ask()
             except PublishError as error:
-                if not is_blocked(error) or self.clock.monotonic() > end:
+                left = end - self.clock.monotonic()
+                if not is_blocked(error) or left <= 0:
                     raise
             self.clock.sleep(pause)
             pause = min(LONGEST_POLL, pause * POLL_GROWTH)
+            self.wait(upload_id, deadline=left)
 
     def _pages(self, path: str, params: Mapping[str, Any], *, about: str = "") -> Iterator[Any]:
         after: str | None = None

@@ -217,11 +217,12 @@ class Client:
         if stream is None and body is not None:
             content = json.dumps(body, sort_keys=True).encode()  # type: ignore[assignment]
         address = self._transport.address(url)
-        return self._transport.repeat(
+        raw, parsed = self._transport.repeat(
             url,
-            lambda: self._transport.read(method, url, content, address, headers)[1],
+            lambda: self._transport.read(method, url, content, address, headers),
             max_attempts=1 if once else None,
         )
+        return self._clean(raw, parsed)[1]
 
     def append(self, path: str, file: str | Path, *, params: Params = ()) -> int:
         """Write what the service sends at the end of a file; return the number of bytes.
@@ -331,13 +332,18 @@ class Client:
                 raise SourceError(self._transport.clean(f"{shown(address)}: {error}")) from error
         now = self.clock.now()
         if cache is not None:
-            for secret in self._transport.secrets:  # a service may echo the key
-                if secret.encode() in raw:
-                    raw = raw.replace(secret.encode(), b"***")
-                    parsed = json.loads(raw)
+            raw, parsed = self._clean(raw, parsed)
             cache.keep(request, raw, retrieved=now)
             self._fresh.add(key)
         return Answer(parsed, address, _date(now), False, forget)
+
+    def _clean(self, raw: bytes, parsed: Any) -> tuple[bytes, Any]:
+        """Return an answer without secrets: a service may echo the key."""
+        for secret in self._transport.secrets:
+            if secret.encode() in raw:
+                raw = raw.replace(secret.encode(), b"***")
+                parsed = json.loads(raw)
+        return raw, parsed
 
     def _url(self, path: str, params: Params) -> str:
         import httpx
