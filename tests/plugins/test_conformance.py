@@ -57,6 +57,14 @@ def test_the_file_source_passes_on_a_file(extxyz: Path) -> None:
     assert {outcome for outcome, _ in found.values()} == {"passed"}, found
 
 
+def test_features_of_a_parent_are_checked_with_a_parent_that_the_kit_makes() -> None:
+    for level in ("V0", "V1"):
+        example = {"parent": "not-there", "level": level}
+        found = outcomes("featurizer/atomsets/parent_features", example=example)
+        assert len(found) == 11
+        assert {outcome for outcome, _ in found.values()} == {"passed"}, found
+
+
 def outcomes(name: str, **arguments: object) -> dict[str, tuple[str, str]]:
     """Run all the checks of a plugin: last part of the name -> how it went."""
     found = checks_for(name, **arguments)  # type: ignore[arg-type]

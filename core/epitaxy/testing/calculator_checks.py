@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -120,13 +120,20 @@ def sample_structure() -> Atoms:
     return atoms
 
 
-def write_sample_artifact(directory: Path, *, registry: Registry, n_members: int = 1) -> Path:
+def write_sample_artifact(
+    directory: Path,
+    *,
+    registry: Registry,
+    n_members: int = 1,
+    structures: Sequence[Atoms] = (),
+) -> Path:
     """Write the artifact of a small untrained network of the first plugin that offers one.
 
     Args:
         directory: where to; must not exist.
         registry: where networks are found.
         n_members: more than one makes an ensemble.
+        structures: whose elements it knows; silicon carbide if there are none.
 
     Raises:
         SkipTest: no installed plugin offers a network.
@@ -142,7 +149,7 @@ def write_sample_artifact(directory: Path, *, registry: Registry, n_members: int
     from epitaxy.run import Run
     from epitaxy.spec import Spec
 
-    dataset = Dataset.from_entries(_labelled_entries())
+    dataset = Dataset.from_entries(_labelled_entries(structures))
     run = Run(directory.with_name("run"))
     for offer in registry.offers["model"]:
         if offer.component.missing():
@@ -166,8 +173,8 @@ def write_sample_artifact(directory: Path, *, registry: Registry, n_members: int
     raise SkipTest("no installed plugin offers a graph network: pip install 'epitaxy[graphs]'")
 
 
-def _labelled_entries() -> list[Any]:
-    """Two structures with energies and forces, from which references and scale are fitted."""
+def _labelled_entries(structures: Sequence[Atoms]) -> list[Any]:
+    """Structures with energies and forces, from which references and scale are fitted."""
     import numpy as np
 
     from epitaxy.entry import Entry
@@ -180,5 +187,5 @@ def _labelled_entries() -> list[Any]:
             targets={"energy": -6.0 * len(atoms), "forces": np.ones((len(atoms), 3))},
             id=f"sample-{index}",
         )
-        for index, atoms in enumerate((first, second))
+        for index, atoms in enumerate(structures or (first, second))
     ]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
@@ -21,14 +24,42 @@ Build = Callable[[], Any]
 def checks(registry: Registry, offer: Offer) -> list[Check]:
     """Return the checks of a featurizer; it is built with `Component.example`.
 
+    A parent that is not there is made: a small untrained network that knows all the elements.
     None, if it lacks the methods: the check of the target says so.
     """
     target = registry.load("featurizer", offer.qualified_name)
     if isinstance(target, type) and not hasattr(target, "fit"):
         return []
     spec = {"use": offer.qualified_name, **dict(offer.component.example)}
-    build = functools.partial(registry.build, "featurizer", spec)
+    build: Build = functools.partial(registry.build, "featurizer", spec)
+    parent = spec.get("parent")
+    if isinstance(parent, str) and not Path(parent).exists():
+        build = WithParent(registry, spec)
     return featurizer_checks(build, prefix=f"featurizer/{offer.qualified_name}: ")
+
+
+@dataclass(frozen=True)
+class WithParent:
+    """Builds a featurizer with a parent that is made for one check."""
+
+    registry: Registry
+    spec: Mapping[str, Any]
+
+    def __call__(self) -> Any:
+        """Return a fresh featurizer, whose parent is not there."""
+        return self.registry.build("featurizer", self.spec)
+
+    def inside(self, folder: Path) -> Build:
+        """Make the parent in a folder; return what builds the featurizer with it."""
+        from epitaxy.testing.calculator_checks import write_sample_artifact
+
+        path = write_sample_artifact(
+            folder / "parent",
+            registry=self.registry,
+            structures=[crystal(), molecule(), lone_atom()],
+        )
+        spec = {**self.spec, "parent": str(path)}
+        return functools.partial(self.registry.build, "featurizer", spec)
 
 
 def featurizer_checks(build: Build, *, prefix: str = "featurizer: ") -> list[Check]:
@@ -58,7 +89,11 @@ def _run(rule: Callable[[Build], None], build: Build) -> None:
         SkipTest: the artifact of the example is missing.
     """
     try:
-        rule(build)
+        if isinstance(build, WithParent):
+            with tempfile.TemporaryDirectory(prefix="epitaxy-check-") as folder:
+                rule(build.inside(Path(folder)))
+        else:
+            rule(build)
     except ArtifactError as error:
         raise SkipTest(f"give an artifact with --set or example=...: {error}") from error
 
