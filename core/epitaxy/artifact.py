@@ -154,7 +154,7 @@ def _write(
         "n_members": 1 if members is None else len(members),
         "spec": spec.to_config(),
         "strategy": None if strategy is None else strategy.to_config(),
-        **_about_training(run),
+        **_about_training(run, model),
         **_about_parts(split),
         **_about_model(model),
         "metrics": dict(metrics or {}),
@@ -171,11 +171,16 @@ def _write(
     (directory / MANIFEST).write_text(text, encoding="utf-8")
 
 
-def _about_training(run: Run | None) -> dict[str, Any]:
+def _about_training(run: Run | None, model: Model) -> dict[str, Any]:
     if run is None:
         return {}
+    used = getattr(model, "uses_training", None)
     return {
-        "training": run.training.to_config(),
+        "training": {
+            name: value
+            for name, value in run.training.to_config().items()
+            if used is None or name in used
+        },
         "seed": run.seed,
         "device": run.device,
         "dtype": run.dtype,

@@ -59,17 +59,29 @@ def _what(manifest: Mapping[str, Any]) -> str:
         is_ensemble = manifest["n_members"] > 1
         lines.append(f"- error bars: {spread if is_ensemble else 'predicted by the model itself'}")
     if "training" in manifest:
-        chosen = manifest["training"]
-        lines.append(
-            f"- training: {chosen['optimizer']}, lr {chosen['lr']:g}, batches of "
-            f"{chosen['batch_size']}, {chosen['schedule']} schedule, {chosen['loss']} loss with "
-            f"weights energy {chosen['energy_weight']:g}, forces {chosen['forces_weight']:g}, "
-            f"stress {chosen['stress_weight']:g}; seed {manifest['seed']}, {manifest['dtype']}"
-        )
+        lines.append(_training(manifest))
     versions = manifest["versions"]
     made_with = ", ".join(f"{k} {v}" for k, v in versions.items())
     lines.append(f"- made {manifest['created']} with {made_with}")
     return "\n".join(lines)
+
+
+def _training(manifest: Mapping[str, Any]) -> str:
+    chosen, seed = manifest["training"], manifest["seed"]
+    if "optimizer" not in chosen:  # forests, lines ...: a few options, or none
+        given = [f"{name} {value}" for name, value in chosen.items() if value is not None]
+        return f"- training: {', '.join([*given, f'seed {seed}'])}"
+    weights = ", ".join(
+        f"{name} {chosen[f'{name}_weight']:g}"
+        for name in ("energy", "forces", "stress")
+        if name in manifest["units"]
+    )
+    return (
+        f"- training: {chosen['optimizer']}, lr {chosen['lr']:g}, batches of "
+        f"{chosen['batch_size']}, {chosen['schedule']} schedule, {chosen['loss']} loss"
+        f"{f' with weights {weights}' if weights else ''}; seed {manifest['seed']}, "
+        f"{manifest['dtype']}"
+    )
 
 
 def _learnt_from(manifest: Mapping[str, Any]) -> str:

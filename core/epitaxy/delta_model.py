@@ -88,6 +88,11 @@ class DeltaModel:
         )
 
     @property
+    def uses_training(self) -> tuple[str, ...] | None:
+        """Which of the training options the model of the difference follows; None for all."""
+        return getattr(self.difference, "uses_training", None)
+
+    @property
     def cutoff(self) -> float | None:
         """The larger of the two cutoffs, Å; None if neither has one."""
         found = [getattr(m, "cutoff", None) for m in (self.low.model, self.difference)]

@@ -52,6 +52,11 @@ class EnsembleModel:
         return spec if isinstance(spec, Spec) else Spec(type(self.members[0]).__name__)
 
     @property
+    def uses_training(self) -> tuple[str, ...] | None:
+        """Which of the training options the members follow; None for all."""
+        return getattr(self.members[0], "uses_training", None)
+
+    @property
     def cutoff(self) -> float | None:
         """The largest cutoff of the members, Å."""
         cutoffs = [c for m in self.members if (c := getattr(m, "cutoff", None)) is not None]

@@ -87,6 +87,7 @@ class Boosting:
     loss: Loss
     patience: int
 
+    uses_training = ("max_seconds", "n_threads")
     gives_std = False
 
     @property

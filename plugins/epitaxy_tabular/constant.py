@@ -47,6 +47,7 @@ class Mean:
     """The recipe: mean of the labels, for a claim the part that is 1."""
 
     needs_validation = False
+    uses_training = ()
     gives_std = False
 
     def fit(self, table: Table, *, run: Run) -> Constant:

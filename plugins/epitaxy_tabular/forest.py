@@ -72,6 +72,7 @@ class Forest:
     gives_std: bool
 
     needs_validation = False
+    uses_training = ("max_seconds", "n_threads")
 
     def fit(self, table: Table, *, run: Run) -> Trees:
         """Grow the trees, in steps, until they are enough or the time is over."""

@@ -77,6 +77,11 @@ class Learner(Protocol):
         ...
 
     @property
+    def uses_training(self) -> tuple[str, ...]:
+        """Which of the training options it follows."""
+        ...
+
+    @property
     def gives_std(self) -> bool:
         """Whether what is learnt predicts standard deviations."""
         ...

@@ -49,6 +49,7 @@ class Line:
 
     alpha: tuple[float, ...]
 
+    uses_training = ()
     gives_std = False
 
     @property

@@ -54,6 +54,7 @@ class Perceptron:
     activation: Activation
 
     needs_validation = True
+    uses_training = ("epochs", "batch_size", "lr", "weight_decay", "patience", "max_seconds")
     gives_std = False
 
     def fit(self, table: Table, *, run: Run) -> Layers:

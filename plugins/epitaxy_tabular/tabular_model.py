@@ -64,6 +64,7 @@ class TabularModel:
         self._fitted: dict[str, Fitted] = {}
         self._elements: frozenset[int] | None = None
         self._composition_only = True
+        self._uses_training = learner.uses_training if learner is not None else ()
 
     def __repr__(self) -> str:
         state = f"of {', '.join(self._fitted)}" if self._fitted else "untrained"
@@ -73,6 +74,11 @@ class TabularModel:
     def needs_validation(self) -> bool:
         """Whether a validation set changes what is learnt."""
         return self._learner is None or self._learner.needs_validation
+
+    @property
+    def uses_training(self) -> tuple[str, ...]:
+        """Which of the training options it follows; the others are not recorded."""
+        return self._uses_training
 
     @property
     def capabilities(self) -> Capabilities:
@@ -268,6 +274,7 @@ class TabularModel:
             "features": self._features.to_config(),
             "kinds": {name: fitted.kind for name, fitted in self._fitted.items()},
             "unseen": self._unseen,
+            "uses_training": list(self._uses_training),
             "elements": sorted(self._elements or ()),
             "composition_only": self._composition_only,
         }
@@ -294,6 +301,7 @@ class TabularModel:
                 own = _below(arrays, name)
                 model._columns[name] = own.pop("columns")
                 model._fitted[name] = _FITTED[kind]().from_arrays(own)
+            model._uses_training = tuple(facts.get("uses_training", ()))
             model._elements = frozenset(facts["elements"])
             model._composition_only = facts["composition_only"]
         except KeyError as error:

@@ -48,6 +48,22 @@ def split(data: Dataset) -> Split:
     return Split(data, train=rows[: n - 50], valid=rows[n - 50 : n - 25], test=rows[n - 25 :])
 
 
+def test_a_card_names_only_the_training_options_that_a_model_follows(tmp_path: Path) -> None:
+    parts = split(oxides())
+    run = Run(tmp_path / "run", training=TRAINING, registry=REGISTRY)
+    for name, line in (
+        ("linear", "- training: seed 0"),
+        ("mlp", "- training: epochs 30, batch_size 16, lr 0.01, weight_decay 0.0, seed 0"),
+    ):
+        spec = Spec(name, QUICK.get(name, {}))
+        model = build_model(spec, REGISTRY)
+        model.fit(parts.train, parts.valid, run=run)
+        path = save_artifact(model, tmp_path / name, spec=spec, split=parts, run=run)
+        again = save_artifact(load_artifact(path).model, tmp_path / f"{name}-2", spec=spec, run=run)
+        for card in (path / "card.md", again / "card.md"):
+            assert line in card.read_text().splitlines()
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_saved_model_predicts_the_same_bits(name: str, tmp_path: Path) -> None:
     parts = split(oxides())
