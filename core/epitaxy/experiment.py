@@ -18,7 +18,7 @@ from epitaxy.errors import CapabilityError, ConfigError, EpitaxyError, TrainingE
 from epitaxy.run import Run
 from epitaxy.spec import Spec
 from epitaxy.split.by_target import tagged_test
-from epitaxy.strategies import check_strategy
+from epitaxy.strategies import check_data, check_strategy
 from epitaxy.training.journal import FILE_NAME, read_journal
 from epitaxy.training_data import open_split
 
@@ -83,8 +83,7 @@ def train(
         registry=registry,
     )
     strategy = registry.build("strategy", config.strategy)
-    _check_data(config, split, run=run, registry=registry)
-    check_strategy(config.strategy, config.model, split, run=run)
+    _check_data(config, split, run=run)
     is_new = not output.exists() or not any(output.iterdir())
     kept = (output / CONFIG, output / SPLIT)
     before = {path: path.read_bytes() for path in kept if path.exists()}
@@ -136,17 +135,14 @@ def refuse_used_folder(output: Path, *, resume: bool) -> None:
         )
 
 
-def _check_data(config: Config, split: Split, *, run: Run, registry: Registry) -> None:
-    """Let the model refuse data that it cannot learn from, before anything is written."""
-    from epitaxy.models import build_model
-
-    check = getattr(build_model(config.model, registry), "check_data", None)
-    if check is None:
-        return
-    check(split.train, split.valid, run=run)
-    if missing := split.test.elements - split.train.elements:
+def _check_data(config: Config, split: Split, *, run: Run) -> None:
+    """Let strategy and model refuse data that they cannot use, before anything is written."""
+    known = check_strategy(config.strategy, config.model, split, run=run)
+    known &= split.valid.elements  # what is in no part is not made room for
+    check_data(config.model, split.train, split.valid, run=run, known=known)
+    if missing := split.test.elements - split.train.elements - known:
         try:
-            check(split.train, split.test, run=run)
+            check_data(config.model, split.train, split.test, run=run, known=known)
         except TrainingError as error:
             raise CapabilityError(
                 unknown_elements(missing, config.model.use, "the test part", "the training part")

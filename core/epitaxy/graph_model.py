@@ -99,10 +99,11 @@ class GraphModel:
             TrainingError: training cannot start or go on.
         """
         device, dtype = run.torch_device(), run.torch_dtype()
-        self.check_data(train, valid, run=run)
+        known = start.elements & valid.elements if start else frozenset()
+        self.check_data(train, valid, run=run, known=known)
         with torch_state(run):
             network = self._network_factory()
-            self.start_from(network, train, run=run)
+            self.start_from(network, train, run=run, known=known)
             factors = start.begin(self.potential, train) if start else {}
             potential = self.potential.to(device=device, dtype=dtype)
             cutoff = potential.cutoff
@@ -126,15 +127,28 @@ class GraphModel:
         self._targets = tuple(name for name in TERMS if name in train.targets)
         return metrics
 
-    def check_data(self, train: Dataset, valid: Dataset, *, run: Run) -> None:
+    def check_data(
+        self,
+        train: Dataset,
+        valid: Dataset,
+        *,
+        run: Run,
+        known: frozenset[int] = frozenset(),
+    ) -> None:
         """Check that `fit` can learn from these data, without any work.
+
+        Args:
+            train: structures to learn from.
+            valid: structures to choose the best weights by.
+            run: options.
+            known: elements that the weights to begin with know; validation may hold them.
 
         Raises:
             ConfigError: a label with a weight is nowhere.
             TrainingError: there is nothing to train on, a label is not finite, or validation
                 needs unknown elements.
         """
-        check_labels(train, valid, run=run)
+        check_labels(train, valid, run=run, known=known)
         wanted = [name for name in ("forces", "stress") if weights(run.training)[name] > 0]
         if wanted and not has_forces(self._network_factory):
             raise CapabilityError(
@@ -142,13 +156,27 @@ class GraphModel:
                 f"set {', '.join(f'{name}_weight: 0' for name in wanted)}, or take another model"
             )
 
-    def start_from(self, network: nn.Module, train: Dataset, *, run: Run) -> None:
-        """Put a potential around a network, with references and scale of the training set."""
+    def start_from(
+        self,
+        network: nn.Module,
+        train: Dataset,
+        *,
+        run: Run,
+        known: frozenset[int] = frozenset(),
+    ) -> None:
+        """Put a potential around a network, with references and scale of the training set.
+
+        Args:
+            network: whose energies are scaled and shifted.
+            train: from which scale and references are fitted.
+            run: options.
+            known: further elements that are covered, with a reference of 0.
+        """
         references = fit_reference_energies(train)
         self._potential = Potential(
             network,
-            elements=frozenset(references),
-            reference_energies=references,
+            elements=frozenset(references) | known,
+            reference_energies={**dict.fromkeys(known, 0.0), **references},
             scale=fit_energy_scale(train, references),
         )
 
@@ -252,7 +280,9 @@ def sees_composition_only(network: object) -> bool:
     return bool(getattr(getattr(network, "func", network), "composition_only", False))
 
 
-def check_labels(train: Dataset, valid: Dataset, *, run: Run) -> None:
+def check_labels(
+    train: Dataset, valid: Dataset, *, run: Run, known: frozenset[int] = frozenset()
+) -> None:
     """Check that what is to be learnt is there.
 
     Raises:
@@ -275,7 +305,7 @@ def check_labels(train: Dataset, valid: Dataset, *, run: Run) -> None:
     for what, part in (("training", train), ("validation", valid)):
         _refuse_non_finite(part, what)
     refuse_compositions(train)
-    refuse_unknown_elements(train, valid)
+    refuse_unknown_elements(train, valid, known=known)
 
 
 def refuse_compositions(dataset: Dataset) -> None:
@@ -290,9 +320,11 @@ def refuse_compositions(dataset: Dataset) -> None:
         )
 
 
-def refuse_unknown_elements(train: Dataset, valid: Dataset) -> None:
-    """Raise `TrainingError` if the validation set has elements that the training set lacks."""
-    if unknown := valid.elements - train.elements:
+def refuse_unknown_elements(
+    train: Dataset, valid: Dataset, *, known: frozenset[int] = frozenset()
+) -> None:
+    """Raise `TrainingError` if the validation set has elements that are nowhere else known."""
+    if unknown := valid.elements - train.elements - known:
         from ase.data import chemical_symbols
 
         raise TrainingError(

@@ -195,9 +195,10 @@ class PropertyModel:
                 used.
             TrainingError: training cannot start or go on.
         """
-        self.check_data(train, valid, run=run)
+        known = start.elements & valid.elements if start else frozenset()
+        self.check_data(train, valid, run=run, known=known)
         with torch_state(run):
-            network = self._new_network(train, run=run)
+            network = self._new_network(train, run=run, known=known)
             factors = start.begin(network, train) if start else {}
             if run.training.compile and not hasattr(network.body, "compiled_features"):
                 raise ConfigError(
@@ -220,7 +221,7 @@ class PropertyModel:
         self._network, self._derivatives = network.eval(), task.derivatives
         return metrics
 
-    def _new_network(self, train: Dataset, *, run: Run) -> MultitaskNetwork:
+    def _new_network(self, train: Dataset, *, run: Run, known: frozenset[int]) -> MultitaskNetwork:
         """Return an untrained network for a training set, its scales fitted."""
         self.body = run.registry.resolve("model", self.body)  # what is saved is complete
         branches = tuple(sorted(set(branch_names(train, self.branch_by))))
@@ -230,7 +231,7 @@ class PropertyModel:
             branches=branches,
             branch_with=self.branch_with,
             learned_weights=self.weights == "learned",
-            elements=sorted(train.elements),
+            elements=sorted(train.elements | known),
         )
         self._has_forces = has_forces(network.body)
         self._composition_only = sees_composition_only(network.body)
@@ -266,8 +267,21 @@ class PropertyModel:
             learned=self.weights == "learned",
         )
 
-    def check_data(self, train: Dataset, valid: Dataset, *, run: Run) -> None:
+    def check_data(
+        self,
+        train: Dataset,
+        valid: Dataset,
+        *,
+        run: Run,
+        known: frozenset[int] = frozenset(),
+    ) -> None:
         """Check that `fit` can learn from these data, without any work.
+
+        Args:
+            train: structures to learn from.
+            valid: structures to choose the best weights by.
+            run: options.
+            known: elements that the weights to begin with know; validation may hold them.
 
         Raises:
             CapabilityError: entries have no structure.
@@ -281,7 +295,7 @@ class PropertyModel:
         else:
             refuse_compositions(train)
             refuse_compositions(valid)
-        refuse_unknown_elements(train, valid)
+        refuse_unknown_elements(train, valid, known=known)
         for name, rule in self.targets.items():
             n_labelled = int(train.target(name)[1].sum()) if name in train.targets else 0
             if not n_labelled:
@@ -301,11 +315,11 @@ class PropertyModel:
                         f"targets: {name} has values other than 0 and 1, so it is no claim; use "
                         f"likelihood: point or gaussian"
                     )
-        known = set(branch_names(train, self.branch_by))
-        if unknown := set(branch_names(valid, self.branch_by)) - known:
+        branches = set(branch_names(train, self.branch_by))
+        if unknown := set(branch_names(valid, self.branch_by)) - branches:
             raise ConfigError(
                 f"branch_by {self.branch_by!r}: the validation set has {sorted(unknown)}, which "
-                f"the training set lacks ({sorted(known)})"
+                f"the training set lacks ({sorted(branches)})"
             )
 
     def _refuse_positions(self) -> None:

@@ -1,17 +1,20 @@
 """What a strategy can refuse before any time is spent.
 
 A strategy may have `check`, which takes what it takes: it raises what the strategy itself would
-raise about parent, options, data and nested strategies, and does no work. `epitaxy train` and
-`epitaxy learning-curve` call it for all that is to be trained before they begin.
+raise about parent, options, data and nested strategies, does no work, and returns the elements
+that the model will know before it is trained. `epitaxy train` and `epitaxy learning-curve` call it
+for all that is to be trained before they begin.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from epitaxy.dataset import Dataset
     from epitaxy.run import Run
     from epitaxy.spec import Spec
     from epitaxy.split import Split
@@ -19,11 +22,11 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def refuses_early(check: Callable[..., None]) -> Callable[[F], F]:
+def refuses_early(check: Callable[..., frozenset[int]]) -> Callable[[F], F]:
     """Mark a strategy that is a function with its check.
 
     Args:
-        check: takes what the strategy takes.
+        check: takes what the strategy takes, returns the elements of a parent's weights.
     """
 
     def mark(strategy: F) -> F:
@@ -33,8 +36,8 @@ def refuses_early(check: Callable[..., None]) -> Callable[[F], F]:
     return mark
 
 
-def check_strategy(strategy: Spec, model: Spec, split: Split, *, run: Run) -> None:
-    """Let a strategy refuse what it could not train.
+def check_strategy(strategy: Spec, model: Spec, split: Split, *, run: Run) -> frozenset[int]:
+    """Let a strategy refuse what it could not train; return the elements known before training.
 
     Args:
         strategy: the recipe of the strategy; of one without a check only the options are checked.
@@ -48,5 +51,31 @@ def check_strategy(strategy: Spec, model: Spec, split: Split, *, run: Run) -> No
     built = run.registry.build("strategy", strategy)
     is_function = isinstance(built, functools.partial)
     check = getattr(built.func if is_function else built, "check", None)
-    if check is not None:
-        check(model, split, run=run, **(built.keywords if is_function else {}))
+    if check is None:
+        return frozenset()
+    known: frozenset[int] = check(model, split, run=run, **(built.keywords if is_function else {}))
+    return known
+
+
+def check_data(
+    model: Spec, train: Dataset, other: Dataset, *, run: Run, known: frozenset[int] = frozenset()
+) -> None:
+    """Let a model refuse data that it cannot learn from or be tested on.
+
+    Args:
+        model: the recipe; one without a check is left alone.
+        train: structures to learn from.
+        other: structures for validation or the test.
+        run: options.
+        known: elements that the model knows before it is trained (`check_strategy`).
+
+    Raises:
+        EpitaxyError: what the model would raise.
+    """
+    from epitaxy.models import build_model
+
+    check = getattr(build_model(model, run.registry), "check_data", None)
+    if check is None:
+        return
+    takes_known = "known" in inspect.signature(check).parameters
+    check(train, other, run=run, **({"known": known} if takes_known else {}))

@@ -50,10 +50,14 @@ def check_delta(
     parent: str,
     branch: str | None = None,
     learner: Spec = Spec("direct"),  # noqa: B008 (frozen)
-) -> None:
-    """Check parent, targets, elements and learner; arguments and errors as `delta`."""
+) -> frozenset[int]:
+    """Check parent, targets, elements and learner; arguments and errors as `delta`.
+
+    Returns:
+        Elements that the model of the difference knows before it is trained.
+    """
     _low_and_names(model, split, run, parent=parent, branch=branch, learner=learner)
-    check_strategy(learner, model, split, run=run)
+    return check_strategy(learner, model, split, run=run)
 
 
 @refuses_early(check_delta)

@@ -51,12 +51,16 @@ def check_ensemble(
     bootstrap: bool = False,
     member: Spec = Spec("direct"),  # noqa: B008 (frozen)
     n_parallel: int = 1,
-) -> None:
-    """Check options and the strategy of the members; arguments and errors as `ensemble`."""
+) -> frozenset[int]:
+    """Check options and the strategy of the members; arguments and errors as `ensemble`.
+
+    Returns:
+        Elements that the members know before they are trained.
+    """
     for name, value in (("n_members", n_members), ("n_parallel", n_parallel)):
         if value < 1:
             raise ConfigError(f"strategy 'ensemble': {name} is {value}; allowed: at least 1")
-    check_strategy(member, model, split, run=run)
+    return check_strategy(member, model, split, run=run)
 
 
 @refuses_early(check_ensemble)

@@ -36,9 +36,10 @@ def check_features(
     level: str,
     cache: Path | None = None,
     control: bool | None = None,
-) -> None:
+) -> frozenset[int]:
     """Check parent, level, elements and model; arguments and errors as `features`."""
     _prepared(model, split, run, parent=parent, level=level, cache=cache)
+    return frozenset()
 
 
 @refuses_early(check_features)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from ase.data import chemical_symbols
 from torch import nn
 
 from epitaxy.errors import CapabilityError, ConfigError, OptionError
@@ -56,9 +57,13 @@ def check_transfer(
     scale: Scale = "refit",
     new_elements: NewElements = "refuse",
     control: bool | None = None,
-) -> None:
-    """Check options, parent and elements; arguments and errors as `transfer`."""
-    _prepared(
+) -> frozenset[int]:
+    """Check options, parent and elements; arguments and errors as `transfer`.
+
+    Returns:
+        Elements that the parent knows.
+    """
+    _, known, _ = _prepared(
         model,
         split,
         run,
@@ -68,7 +73,9 @@ def check_transfer(
         rank=rank,
         scale=scale,
         new_elements=new_elements,
+        control=control,
     )
+    return frozenset(known.module.elements)
 
 
 @refuses_early(check_transfer)
@@ -123,6 +130,7 @@ def transfer(
         rank=rank,
         scale=scale,
         new_elements=new_elements,
+        control=control,
     )
     same_property = _tell(known, built, split.train, run)
     start = TransferStart(
@@ -131,7 +139,12 @@ def transfer(
     metrics = built.fit(split.train, split.valid, run=run, start=start)  # type: ignore[call-arg]
     scratch: Mapping[str, float] | None = None
     # Afterwards, because only the fit above finds out whether the parent fits the model.
-    if control if control is not None else not same_property:
+    alone = _known_to_parent_alone(split)
+    if alone:
+        run.progress.note(
+            f"the validation part has {alone}, which the parent knows and the training part lacks"
+        )
+    if control if control is not None else not (same_property or alone):
         run.progress.note("control: the same model from random weights, with an equal budget")
         scratch = build_model(model, run.registry).fit(
             split.train, split.valid, run=run.child("control")
@@ -159,6 +172,7 @@ def _prepared(
     rank: int | None,
     scale: Scale,
     new_elements: NewElements,
+    control: bool | None,
 ) -> tuple[Model, Parent, tuple[int, ...]]:
     """Return the untrained model, its parent, and the elements that the parent has not seen."""
     if (mode == "layers") != bool(layers):
@@ -173,6 +187,11 @@ def _prepared(
         )
     known.check_options(model, registry=run.registry)
     unseen = known.check_elements(split.train, new_elements=new_elements)
+    if control and (names := _known_to_parent_alone(split)):
+        raise OptionError(
+            f"control: a network from random weights knows nothing about {names}, which the "
+            f"validation part has and the training part lacks: set control: false, or split anew"
+        )
     is_potential = isinstance(built, GraphModel)
     if layers:
         check_layers(layers, body_of(known.module), top="network" if is_potential else "body")
@@ -181,6 +200,13 @@ def _prepared(
     if scale == "keep" and isinstance(known.module, Potential) != is_potential:
         raise _keeps_nothing()
     return built, known, unseen
+
+
+def _known_to_parent_alone(split: Split) -> str:
+    """Return the elements that the validation part has and the training part lacks, as text."""
+    return ", ".join(
+        chemical_symbols[z] for z in sorted(split.valid.elements - split.train.elements)
+    )
 
 
 class TransferStart:
@@ -221,13 +247,21 @@ class TransferStart:
             **({"rank": self._rank} if self._mode == "adapters" else {}),
         }
 
+    @property
+    def elements(self) -> frozenset[int]:
+        """What the parent has learnt about."""
+        return frozenset(self._parent.module.elements)
+
     def begin(self, module: nn.Module, train: Dataset) -> Mapping[str, float]:
         """Copy the weights; return parameter name -> factor of the learning rate."""
         self._parent.check_body(module)
         self._parent.copy_body(module)
         copy_heads(self._parent.module, module)
+        unfitted = frozenset(module.elements) - train.elements
         if self._scale == "keep":
             keep_scales(self._parent.module, module)
+        elif unfitted:
+            keep_offsets(self._parent.module, module, unfitted)
         part = part_of_parameters(module)
         if self._mode == "head":
             return {name: 0.0 for name, of in part.items() if of != "head"}
@@ -296,6 +330,18 @@ def keep_scales(parent: nn.Module, child: nn.Module) -> None:
                     child.scales[i, k] = parent.scales[j, m]
         else:
             raise _keeps_nothing()
+
+
+def keep_offsets(parent: nn.Module, child: nn.Module, elements: frozenset[int]) -> None:
+    """Take over the offsets of elements that no training structure has, where kinds agree."""
+    rows = sorted(elements)
+    with torch.no_grad():
+        if isinstance(parent, Potential) and isinstance(child, Potential):
+            child.reference_energies[rows] = parent.reference_energies[rows].cpu()
+        elif isinstance(parent, MultitaskNetwork) and isinstance(child, MultitaskNetwork):
+            for name in set(child.targets) & set(parent.targets):
+                i, j = list(child.targets).index(name), list(parent.targets).index(name)
+                child.offsets[i][:, rows] = parent.offsets[j, 0, rows].cpu()
 
 
 def _keeps_nothing() -> ConfigError:

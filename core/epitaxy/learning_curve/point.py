@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from epitaxy.errors import CapabilityError, ConfigError, DataError, EpitaxyError, TrainingError
 from epitaxy.experiment import evaluate_part, numbers_of, unknown_elements, write_text
 from epitaxy.split.by_target import tagged_test
-from epitaxy.strategies import check_strategy
+from epitaxy.strategies import check_data, check_strategy
 
 if TYPE_CHECKING:
     from epitaxy.config import Config
@@ -72,23 +72,22 @@ class Job:
             )
         return numbers
 
-    def check(self) -> None:
+    def check(self, known: frozenset[int]) -> None:
         """Let the model refuse the data, of the test set too, before any training time is spent.
+
+        Args:
+            known: elements that the model knows before it is trained.
 
         Raises:
             EpitaxyError: it cannot learn from the subset or cannot predict the test set.
         """
-        from epitaxy.models import build_model
-
-        check = getattr(build_model(self.config.model, self.run.registry), "check_data", None)
-        if check is None:
-            return
+        known &= self.part.valid.elements
         for part in (self.part.valid, self.part.test):
             try:
-                check(self.part.train, part, run=self.run)
+                check_data(self.config.model, self.part.train, part, run=self.run, known=known)
             except EpitaxyError as error:
                 what = "test" if part is self.part.test else "validation"
-                missing = part.elements - self.part.train.elements
+                missing = part.elements - self.part.train.elements - known
                 hint = "larger sizes, or learning_curve: {elements: cover}"
                 if missing and isinstance(error, TrainingError):
                     reason = unknown_elements(
@@ -98,14 +97,17 @@ class Job:
                 more = f" ({what} part; {hint})" if missing else ""
                 raise type(error)(f"{self.name}: {error}{more}") from error
 
-    def check_strategy(self) -> None:
+    def check_strategy(self) -> frozenset[int]:
         """Let the strategy refuse parent, options and data, before any training time is spent.
+
+        Returns:
+            Elements that the model knows before it is trained.
 
         Raises:
             EpitaxyError: it cannot train the point.
         """
         try:
-            check_strategy(self.config.strategy, self.config.model, self.part, run=self.run)
+            return check_strategy(self.config.strategy, self.config.model, self.part, run=self.run)
         except EpitaxyError as error:
             raise type(error)(f"{self.name}: {error}") from error
 

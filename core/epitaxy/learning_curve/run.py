@@ -234,11 +234,11 @@ def _jobs(
                 identity = identity_of(config, digests, seed=seed, registry=registry)
                 jobs.append(Job(arm, seed, config, part, run, digests, identity))
     waiting = [job for job in jobs if job.finished() is None]
-    for job in waiting:
-        job.check()
     # The largest subset of a seed holds the others, so a parent is read once for all of them.
-    for job in {(job.arm, job.seed): job for job in waiting}.values():
-        job.check_strategy()
+    largest = {(job.arm, job.seed): job for job in waiting}
+    known = {which: job.check_strategy() for which, job in largest.items()}
+    for job in waiting:
+        job.check(known[job.arm, job.seed])
     return jobs
 
 

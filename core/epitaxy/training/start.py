@@ -17,11 +17,17 @@ class Start(Protocol):
     Attributes:
         facts: plain values that a checkpoint must share with the run that resumes it, for
             example the digest of the parent.
+        elements: atomic numbers that the module will know before any training.
     """
 
     @property
     def facts(self) -> Mapping[str, Any]:
         """What identifies the start."""
+        ...
+
+    @property
+    def elements(self) -> frozenset[int]:
+        """What is known about before training: validation may hold them, training need not."""
         ...
 
     def begin(self, module: nn.Module, train: Dataset) -> Mapping[str, float]:

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from epitaxy.artifact import load_artifact, read_manifest, save_artifact
+from epitaxy.dataset import Dataset
 from epitaxy.errors import CapabilityError, ConfigError, OptionError
 from epitaxy.models import build_model
 from epitaxy.registry import Registry
 from epitaxy.run import Run
 from epitaxy.spec import Spec
-from epitaxy.split import split_random
+from epitaxy.split import Split, split_random
 from epitaxy.training.options import TrainingOptions
 
 PAINN = {"width": 8, "n_layers": 2, "n_radial": 4, "cutoff": 3.5}
@@ -104,6 +105,29 @@ def test_layers_by_name_have_their_own_rates(parents, make_metals, tmp_path) -> 
             mode="layers",
             layers={"network.message": 0},
         )
+
+
+@pytest.mark.parametrize("kind", ["potential", "property"])
+def test_validation_may_hold_elements_that_the_parent_knows(make_metals, tmp_path, kind) -> None:
+    three, two = make_metals(32, elements=("Cu", "Al", "Ni")), make_metals(16, seed=5)
+    spec = Spec("painn", PAINN)
+    if kind == "property":
+        spec = Spec("property", {"body": {"use": "painn", **PAINN}, "targets": ["energy"]})
+    whole = split_random(three, valid=6, test=0, seed=0)
+    model = REGISTRY.build("strategy", "direct")(spec, whole, run=Run(tmp_path / "a"))
+    parent = str(save_artifact(model, tmp_path / "parent", spec=spec, split=whole))
+    joined = Dataset.from_entries([*two, *three])
+    rows = np.arange(len(joined))
+    split = Split(joined, train=rows[:16], valid=rows[16:26], test=rows[:0])
+    assert 28 in split.valid.elements - split.train.elements
+    with pytest.raises(OptionError, match="knows nothing about Ni"):
+        transfer(spec, split, Run(tmp_path / "b"), parent=parent, control=True)
+    child = transfer(spec, split, Run(tmp_path / "b", training=OPTIONS), parent=parent)
+    assert child.capabilities.elements == {13, 28, 29}
+    nickel = [row for row, entry in enumerate(three) if 28 in entry.numbers]
+    error = child.predict(three[nickel]).mean["energy"] - three[nickel].target("energy")[0]
+    assert np.isfinite(error).all()
+    assert np.abs(error).max() < 4 * 2  # eV per cell of four: its energy is 5 eV/atom off zero
 
 
 def test_a_rank_must_fit_the_matrices_and_the_mode(parents, make_metals, tmp_path) -> None:
