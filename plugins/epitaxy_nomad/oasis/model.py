@@ -93,8 +93,11 @@ class DataSplit(ArchiveSection):
     nomad_entry_ids = Quantity(
         type=str, shape=["*"], description="Single entries of NOMAD that the data were read from."
     )
+    dataset_digest = Quantity(
+        type=str, description="Digest of the whole data set, its lab_id in NOMAD."
+    )
     dataset = Quantity(
-        type=StructureDataset, description="The data set, where it is an entry in NOMAD."
+        type=StructureDataset, description="The data set, where it is in the same upload."
     )
 
 

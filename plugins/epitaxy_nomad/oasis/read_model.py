@@ -8,10 +8,9 @@ from typing import Any
 from nomad_ml_workflows.schema_packages.model import Library, Optimizer
 
 from epitaxy_nomad.oasis.facts import Facts, Note
-from epitaxy_nomad.oasis.lineage import read_lineage, sources_of
+from epitaxy_nomad.oasis.lineage import read_lineage
 from epitaxy_nomad.oasis.metrics import fill_metrics
 from epitaxy_nomad.oasis.model import (
-    DataSplit,
     Ensemble,
     HyperparameterSearch,
     ModelFile,
@@ -19,6 +18,7 @@ from epitaxy_nomad.oasis.model import (
     TrainedModel,
     TrainingRun,
 )
+from epitaxy_nomad.oasis.read_split import read_split
 from epitaxy_nomad.oasis.upload_folder import UploadFolder
 
 KINDS = ("model", "ensemble", "delta")
@@ -40,7 +40,7 @@ def read_model(facts: Facts, folder: UploadFolder, note: Note) -> TrainedModel:
     model = TrainedModel()
     _what(model, facts, note)
     _methods(model, facts)
-    model.split = _split(facts, folder, note)
+    model.split = read_split(facts, folder)
     model.training = _training(facts)
     fill_metrics(model, facts)
     model.ensemble = _ensemble(facts, folder, note)
@@ -98,32 +98,6 @@ def _methods(model: TrainedModel, facts: Facts) -> None:
     model.method_settings = [method.text("settings") or "" for method in methods]
     model.xc_functional = joined(model.method_functionals)
     model.code = joined(model.method_codes)
-
-
-def _split(facts: Facts, folder: UploadFolder, note: Note) -> DataSplit | None:
-    if "data" not in facts:
-        return None
-    data = facts.section("data")
-    labels = data.section("labels")
-    origins = data.sections("origins")
-    split = DataSplit(
-        n_train=data.whole("n_train", needed=True),
-        n_valid=data.whole("n_valid", needed=True),
-        n_test=facts.section("metrics").section("test").whole("n_structures"),
-        train_digest=data.text("train_digest", needed=True),
-        valid_digest=data.text("valid_digest", needed=True),
-        split_digest=data.text("split_digest", needed=True),
-        label_names=list(labels),
-        label_counts=[labels.whole(name) or 0 for name in labels],
-        history=data.mappings("history"),
-        databases=sorted({text for o in origins if (text := o.text("database"))}),
-        licenses=sorted({text for o in origins if (text := o.text("license"))}),
-    )
-    sources = sources_of(data)
-    split.nomad_dataset_ids = sources.dataset_ids
-    split.nomad_upload_ids = sources.upload_ids
-    split.nomad_entry_ids = sources.entry_ids
-    return split
 
 
 def _training(facts: Facts) -> TrainingRun | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,6 +32,14 @@ class UploadFolder:
         inside = PurePosixPath(".") if known is None or known.is_absolute() else known.parent
         upload_id = str(metadata.upload_id or "") if metadata else ""
         return cls(mainfile.parent, inside, upload_id, hash_up_to)
+
+    def here_and_above(self) -> list[UploadFolder]:
+        """Return this folder and those above it, two at most, that are of the same upload."""
+        found = [self]
+        while found[-1].inside != PurePosixPath(".") and len(found) < 3:
+            last = found[-1]
+            found.append(replace(last, path=last.path.parent, inside=last.inside.parent))
+        return found
 
     def name_of(self, file: str) -> str:
         """Return the name of a file relative to the upload."""

@@ -3,22 +3,27 @@
 Importing NOMAD takes seconds, so it happens once, in a fixture of this one file.
 """
 
+import asyncio
 import importlib.util
 import json
+import lzma
+import shutil
 import subprocess
 import sys
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from importlib.metadata import distribution, entry_points
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from epitaxy.artifact import load_artifact, save_artifact
 from epitaxy.dataset import Dataset
-from epitaxy.entry import Method, Origin
+from epitaxy.entry import Entry, Method, Origin
 from epitaxy.models import build_model
 from epitaxy.registry import Registry
 from epitaxy.run import Run
@@ -89,7 +94,7 @@ def nomad():
                 import magic  # noqa: F401
             except ImportError:
                 pytest.skip("needs libmagic (Debian: libmagic1)")
-            from nomad import client
+            from nomad import client, normalizing  # noqa: F401  (loads all normalizers)
             from nomad.config import config
             from nomad.datamodel import EntryArchive, EntryMetadata
             from nomad.parsing.parsers import match_parser
@@ -467,3 +472,497 @@ def test_a_data_set_that_was_cut_short_is_reported(nomad, from_nomad):
     log = Log()
     assert nomad.parse(manifest, log).metadata.entry_type == "StructureDataset"
     assert "manifest.json: damaged" in log.errors[0][0]
+
+
+# --- predictions ---
+
+
+def test_a_thousand_predictions_make_a_bounded_number_of_search_quantities(nomad, tmp_path):
+    def search_quantities(n):
+        section = {
+            "m_def": "epitaxy_nomad.oasis.predictions.Predictions",
+            "name": "many",
+            "elements": ["Si"],
+            "entry_ids": [f"e-{i}" for i in range(n)],
+            "n_atoms": [2] * n,
+            "targets": [
+                {"name": "energy", "unit": "eV", "values": [0.1] * n, "std": [0.01] * n},
+                {"name": "stress", "unit": "eV/Å^3", "components": [[0.0] * 6] * n},
+            ],
+        }
+        file = tmp_path / f"n{n}.archive.json"
+        file.write_text(json.dumps({"data": section}))
+        archive = nomad.parse(file)
+        assert len(archive.data.targets[0].values) == n
+        assert archive.results.material.elements == ["Si"]
+        return len(archive.metadata.search_quantities)
+
+    assert search_quantities(1000) == search_quantities(2) < 20
+
+
+def search_quantities_of(part):
+    """Yield the names that an app's configuration searches by."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key == "search_quantity":
+                yield value
+            else:
+                yield from search_quantities_of(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from search_quantities_of(value)
+
+
+def test_the_app_searches_by_quantities_that_exist(nomad):
+    from nomad.config.models.ui import App
+    from nomad.metainfo.elasticsearch_extension import entry_type
+
+    app = nomad.config.plugins.entry_points.options[
+        "epitaxy_nomad.oasis.entry_points:model_app"
+    ].app
+    content = app.model_dump(exclude_none=True)
+    assert App(**content) == app
+    entry_type.create_mapping(nomad.archive.m_def)
+    entry_type.reload_quantities_dynamic()
+    names = set(search_quantities_of(content)) | set(app.filters_locked)
+    assert len(names) > 20
+    assert names - set(entry_type.quantities) == set()
+    included = app.search_quantities.include
+    missing = [n for n in names if "#" in n and not any(n.endswith(i[1:]) for i in included)]
+    assert missing == []
+
+
+# --- fingerprints ---
+
+EV = 1.602176634e-19
+HARTREE = 27.211386245988
+RECORDED = {
+    # Beginning of the sha256 of `bins` of nomad-dos-fingerprints 1.0.2 (with numpy.trapz put
+    # back, without which it returns nothing) for these spectra of NOMAD.
+    "17661:2634879": "9c69ef4827f47eb7",
+    "152827:1405950": "a64c7666d24d4e05",
+    "1338403:3885678": "3478fd8fd0fc893d",
+    "17287:54265": "abe7fb738fe6ace3",
+    "113915:310910": "b88d9810f7791e77",
+    "1349094:3916786": "d44ff55884cd2b8b",
+    "1380320:4017525": "c489859136863c38",
+    "437091:1222041": "e5fed7df614e6519",
+    "991127:2867102": "02056d3a6637a663",
+    "617798:1748269": "42bb876b8377cba5",
+    "729456:2066403": "9a2dbe8a08a8550a",
+    "176592:487503": "5afb86adb6f0f191",
+    "476472:1333551": "46d2a7d412fa7914",
+    "917738:2635848": "fc4571719348bba2",
+    "897738:2575219": "f3ef29077ad6b07f",
+}
+needs_dos = pytest.mark.skipif(not (SHARED / "dos").exists(), reason="needs ../shared/data/dos")
+
+
+def dos_archive(nomad, channels, *, highest=None, lowest=None, fermi=None):
+    """Make an archive of one calculation from energies in eV and values in 1/eV."""
+    from runschema.calculation import BandGap, Calculation, Dos, DosValues, Energy
+    from runschema.run import Program
+    from runschema.run import Run as RunSection
+
+    calculation = Calculation()
+    for energies, values in channels:
+        dos = Dos(energies=np.array(energies) * EV)
+        dos.total.append(DosValues(value=np.array(values) / EV))
+        calculation.dos_electronic.append(dos)
+    if highest is not None:
+        gap = BandGap(energy_highest_occupied=highest * EV)
+        if lowest is not None:
+            gap.energy_lowest_unoccupied = lowest * EV
+        calculation.band_gap.append(gap)
+    if fermi is not None:
+        calculation.energy = Energy(fermi=fermi * EV)
+    archive = nomad.archive(metadata=nomad.metadata())
+    run = RunSection(program=Program(name="exciting"))
+    run.calculation.append(calculation)
+    archive.run.append(run)
+    return archive
+
+
+def fingerprinted(archive, **options):
+    """Return what our normalizer stores in each channel, and what it logs."""
+    from epitaxy_nomad.oasis.fingerprints import FingerprintNormalizer
+
+    log = Log()
+    options = {"grid": "dg_cut:56:-2:7:(-10,5)", **options}
+    FingerprintNormalizer(**options).normalize(archive, log)
+    return [dos.fingerprint for dos in archive.run[0].calculation[0].dos_electronic], log.warnings
+
+
+@needs_dos
+def test_fingerprints_are_those_of_the_reference_implementation(nomad):
+    with lzma.open(SHARED / "dos" / "nomad_dos_fingerprint_test_data.json.xz") as stream:
+        spectra = json.load(stream)
+    for name, digest in RECORDED.items():
+        energies = np.array(spectra[name]["dos_energies"]) / EV
+        channels = [(energies, np.array(v) * EV) for v in spectra[name]["dos_values"]]
+        # These energies are relative to the highest occupied one already.
+        (first, *others), said = fingerprinted(dos_archive(nomad, channels, highest=0.0))
+        assert said == []
+        assert sha256(first.bins.encode()).hexdigest().startswith(digest), name
+        assert (list(first.indices), first.stepsize) == ([0, 145], 0.05)
+        assert first.grid_id == "dg_cut:56:-2.0:7.0:(-10.0, 5.0)"
+        assert 0.1 < first.filling_factor < 0.6
+        assert others == [None] * (len(channels) - 1)  # one for the sum over spins
+
+
+def silicon():
+    """Return the real DOS that exciting wrote: eV relative to its Fermi energy, 1/eV."""
+    import xml.etree.ElementTree as ElementTree
+
+    file = SHARED / "recorded_responses" / "nomad" / "dos.xml"
+    if not file.exists():
+        pytest.skip("needs ../shared/data/recorded_responses/nomad")
+    points = ElementTree.parse(file).find("totaldos/diagram").findall("point")
+    energies = np.array([float(point.get("e")) for point in points]) * HARTREE
+    return energies, np.array([float(point.get("dos")) for point in points]) / HARTREE
+
+
+def band_edges(energies, dos):
+    """Return the highest occupied and the lowest unoccupied energy around zero."""
+    filled = energies[dos > 1e-8]
+    return float(filled[filled < 0].max()), float(filled[filled > 0].min())
+
+
+def test_a_fingerprint_does_not_depend_on_the_zero_of_energy(nomad):
+    from epitaxy.spectra import OLD_GRID, fingerprints
+    from epitaxy_nomad.oasis.fingerprint_text import heights_of
+
+    energies, dos = silicon()
+    highest, lowest = band_edges(energies, dos)
+    assert 0.4 < lowest - highest < 0.8  # LDA; at the points of the DOS
+    expected = fingerprints(energies - highest, dos, grid=OLD_GRID)[0]
+    assert expected.sum() > 500
+    for shift in (0.0, 0.19731007 * HARTREE, -7.5):
+        archive = dos_archive(
+            nomad,
+            [(energies + shift, dos)],
+            highest=highest + shift,
+            lowest=lowest + shift,
+            fermi=shift,
+        )
+        (found,), said = fingerprinted(archive)
+        heights = heights_of(found.bins, found.indices, OLD_GRID)
+        assert said == []
+        # Sums of shifted energies differ in the last digit, which may cost single pixels.
+        assert np.abs(heights.astype(int) - expected).sum() <= 3
+
+
+def test_spin_channels_are_added_up_and_metals_aligned_at_the_fermi_energy(nomad):
+    energies, dos = silicon()
+    highest, lowest = band_edges(energies, dos)
+    (whole,), _ = fingerprinted(
+        dos_archive(nomad, [(energies, dos)], highest=highest, lowest=lowest)
+    )
+    (up, down), _ = fingerprinted(
+        dos_archive(nomad, [(energies, dos / 2)] * 2, highest=highest, lowest=lowest)
+    )
+    assert up.bins == whole.bins
+    assert down is None
+    (metal,), _ = fingerprinted(dos_archive(nomad, [(energies, dos)], fermi=highest))
+    assert metal.bins == whole.bins
+
+
+def test_a_fingerprint_of_the_newer_grid_is_written_as_runs(nomad):
+    from epitaxy.spectra import DEFAULT_GRID, fingerprints
+    from epitaxy_nomad.oasis.fingerprint_text import heights_of
+
+    energies, dos = silicon()
+    highest, lowest = band_edges(energies, dos)
+    archive = dos_archive(nomad, [(energies, dos)], highest=highest, lowest=lowest)
+    (found,), _ = fingerprinted(archive, grid=DEFAULT_GRID.id)
+    assert found.grid_id == DEFAULT_GRID.id
+    heights = heights_of(found.bins, found.indices, DEFAULT_GRID)
+    assert np.array_equal(heights, fingerprints(energies - highest, dos)[0])
+
+
+def test_a_dos_without_a_reference_energy_is_left_out_and_logged(nomad):
+    energies, dos = silicon()
+    (found,), (warning,) = fingerprinted(dos_archive(nomad, [(energies, dos)]))
+    assert found is None
+    assert "calculation 0: density of states without Fermi energy" in warning
+    (found,), (warning,) = fingerprinted(dos_archive(nomad, [(energies, dos * 0)], fermi=0.0))
+    assert found is None
+    assert "empty fingerprint" in warning
+
+
+def test_the_whole_chain_of_normalizers_fingerprints_a_dos(nomad):
+    energies, dos = silicon()
+    archive = dos_archive(nomad, [(energies, dos)], fermi=0.0)
+    nomad.client.normalize_all(archive, logger=Log())
+    first = archive.run[0].calculation[0].dos_electronic[0].fingerprint
+    assert first.bins
+    nomad.client.normalize_all(archive, logger=Log())
+    assert archive.run[0].calculation[0].dos_electronic[0].fingerprint is first
+
+
+# --- the example upload ---
+
+
+@pytest.fixture
+def example(nomad, tmp_path):
+    """Return the folder that the example upload makes, as NOMAD does it."""
+    upload = tmp_path / "upload"
+    upload.mkdir()
+    points = nomad.config.plugins.entry_points.options
+    points["epitaxy_nomad.oasis.entry_points:example_upload"].load(str(upload))
+    return upload
+
+
+def parsed_as_on_a_server(nomad, upload, mainfile):
+    """Parse a file of an upload with the metadata that a server gives to it."""
+    from nomad.utils import generate_entry_id
+
+    metadata = nomad.metadata(
+        upload_id="u-1", entry_id=generate_entry_id("u-1", mainfile), mainfile=mainfile
+    )
+    archive = nomad.archive(metadata=metadata)
+    log = Log()
+    nomad.match(upload / mainfile).parse(str(upload / mainfile), archive, log)
+    return archive, log
+
+
+def test_the_example_upload_is_whole_and_small(nomad, example):
+    from nomad.utils import generate_entry_id
+
+    files = [file for file in example.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 500_000
+    claimed = [
+        str(file.relative_to(example))
+        for file in files
+        if (parser := nomad.match(file)) is not None and "epitaxy" in parser.name
+    ]
+    assert sorted(claimed) == ["silicon-data/manifest.json", "silicon-model/artifact/manifest.json"]
+    archive, log = parsed_as_on_a_server(nomad, example, "silicon-model/artifact/manifest.json")
+    assert log.errors == []
+    assert archive.data.is_complete
+    assert archive.data.artifacts[0].model_file.startswith("silicon-model/artifact/members/0/")
+    assert archive.data.split.method == "random"
+    data, log = parsed_as_on_a_server(nomad, example, "silicon-data/manifest.json")
+    assert log.errors == []
+    assert data.data.digest == archive.data.split.dataset_digest
+    reference = archive.m_to_dict()["data"]["split"]["dataset"]
+    assert reference == (
+        f"../upload/archive/{generate_entry_id('u-1', 'silicon-data/manifest.json')}#/data"
+    )
+    assert "/home" not in json.dumps(archive.m_to_dict()["data"], default=str)
+
+
+# --- the action ---
+
+
+class FolderUpload:
+    """An upload in a folder, with archives as a server would have made them."""
+
+    def __init__(self, folder, archives, *, published=False):
+        self.upload_id, self.folder, self.archives = "u-1", folder, archives
+        self.published = published
+
+    def check_writable(self):
+        from epitaxy.errors import PublishError
+
+        if self.published:
+            raise PublishError("upload u-1 is published and takes no files")
+
+    def entry_ids(self):
+        return list(self.archives)
+
+    def mainfile(self, entry_id):
+        return "silicon-model/artifact/manifest.json" if entry_id == "model-entry" else None
+
+    def archive(self, entry_id):
+        return self.archives.get(entry_id)
+
+    @contextmanager
+    def open(self, path):
+        with (self.folder / path).open("rb") as stream:
+            yield stream
+
+    def has(self, path):
+        return (self.folder / path).is_file()
+
+    def add(self, files, folder):
+        (self.folder / folder).mkdir(exist_ok=True)
+        for file in files:
+            shutil.copy(file, self.folder / folder)
+
+
+@pytest.fixture
+def uploaded(example):
+    """Return the example as an upload."""
+    archives = {
+        file.name.removesuffix(".archive.json"): json.loads(file.read_text())
+        for file in sorted((example / "structures").glob("*.archive.json"))
+    }
+    return FolderUpload(example, {**archives, "model-entry": {"data": {"kind": "ensemble"}}})
+
+
+def run_action(upload, *, limits=None, **request):
+    """Run the activity as a worker does, without a server."""
+    from temporalio.testing import ActivityEnvironment
+
+    from epitaxy_nomad.oasis.predict_activity import Predicting
+    from epitaxy_nomad.oasis.predict_models import PredictInput, PredictJob, PredictLimits
+
+    given = {"max_structures": 10, "max_inline": 1000, "max_references": 3, **(limits or {})}
+    job = PredictJob(
+        request=PredictInput(upload_id="u-1", user_id="me", **request),
+        limits=PredictLimits(**given),
+    )
+    return ActivityEnvironment().run(Predicting(lambda *_: upload).predict, job)
+
+
+def test_the_action_predicts_and_writes_an_entry(nomad, uploaded):
+    output = run_action(uploaded, model="model-entry")
+    assert (output.n_structures, output.n_skipped, output.has_uncertainty) == (4, 2, True)
+    assert output.reasons == {"the model does not know Ge": 1, "no structure": 1}
+    assert output.targets == ["energy", "forces", "stress"]
+    assert output.mainfile == "predictions/predictions.archive.json"
+    log = Log()
+    archive = nomad.parse(uploaded.folder / output.mainfile, log)
+    assert log.errors == []
+    found = archive.data
+    assert archive.metadata.entry_type == "Predictions"
+    assert archive.results.material.elements == ["Si"]
+    assert found.entry_ids == [
+        "silicon-polymorph",
+        "silicon-rattled",
+        "silicon-strained",
+        "silicon-vacancy",
+    ]
+    assert found.skipped_entry_ids == ["germanium", "model-entry"]
+    content = archive.m_to_dict()["data"]
+    assert content["model"] == f"../uploads/u-1/archive/{_id('silicon-model/artifact')}#/data"
+    assert content["structures"] == [
+        f"../upload/archive/{name}#/results/properties/structures/structure_original"
+        for name in found.entry_ids[:3]
+    ]
+    # The same numbers as those of the artifact itself.
+    model = load_artifact(uploaded.folder / "silicon-model" / "artifact").model
+    atoms = [_atoms(uploaded.archives[name]) for name in found.entry_ids]
+    expected = model.predict(Dataset.from_entries([Entry.from_atoms(a) for a in atoms]))
+    energy, forces, stress = found.targets
+    np.testing.assert_allclose(energy.values, expected.mean["energy"], rtol=1e-6)
+    np.testing.assert_allclose(energy.std, expected.std["energy"], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(forces.components, expected.mean["forces"], atol=1e-4)
+    np.testing.assert_allclose(stress.components_std, expected.std["stress"], atol=1e-5)
+    assert (energy.unit, forces.per, forces.n_values) == ("eV", "atom", 3 * sum(found.n_atoms))
+    assert energy.mean_std == pytest.approx(np.mean(energy.std))
+
+
+def _id(folder):
+    from nomad.utils import generate_entry_id
+
+    return generate_entry_id("u-1", f"{folder}/manifest.json")
+
+
+def _atoms(archive):
+    from ase import Atoms
+
+    structure = archive["results"]["properties"]["structures"]["structure_original"]
+    return Atoms(
+        structure["species_at_sites"],
+        positions=np.array(structure["cartesian_site_positions"]) * 1e10,
+        cell=np.array(structure["lattice_vectors"]) * 1e10,
+        pbc=True,
+    )
+
+
+def test_many_predictions_go_into_a_file_beside_the_entry(nomad, uploaded):
+    import h5py
+
+    output = run_action(
+        uploaded, model="silicon-model/artifact", name="large", limits={"max_inline": 10}
+    )
+    found = nomad.parse(uploaded.folder / output.mainfile).data
+    energy, forces, _ = found.targets
+    assert len(energy.values) == 4
+    assert forces.components is None or len(forces.components) == 0
+    assert forces.values_file == "predictions/large.h5#/forces/values"
+    with h5py.File(uploaded.folder / "predictions" / "large.h5") as stream:
+        assert stream["forces/values"].shape == (sum(found.n_atoms), 3)
+        assert stream["forces/std"][()].mean() == pytest.approx(forces.mean_std)
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"model": "nothing"}, "'nothing' is neither the entry of a trained model nor the folder"),
+        ({"model": "silicon-data"}, "of format 'epitaxy-dataset', not 'epitaxy-artifact'"),
+        ({"model": "model-entry", "targets": ["band_gap"]}, "does not predict band_gap"),
+        (
+            {"model": "model-entry", "entry_ids": ["germanium", "elsewhere"]},
+            "no entry of upload u-1 can be predicted",
+        ),
+        ({"model": "model-entry", "limits": {"max_structures": 2}}, "more than 2 structures"),
+    ],
+)
+def test_the_action_says_why_it_refuses(nomad, uploaded, request_, said):
+    from temporalio.exceptions import ApplicationError
+
+    with pytest.raises(ApplicationError, match=said) as caught:
+        run_action(uploaded, **request_)
+    assert caught.value.non_retryable
+    assert not (uploaded.folder / "predictions").exists()
+
+
+def test_the_action_refuses_a_published_upload_and_changed_weights(nomad, uploaded):
+    from temporalio.exceptions import ApplicationError
+
+    weights = uploaded.folder / "silicon-model" / "artifact" / "members" / "1"
+    content = (weights / "weights.safetensors").read_bytes()
+    (weights / "weights.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ApplicationError, match=r"1/weights\.safetensors was changed"):
+        run_action(uploaded, model="model-entry")
+    uploaded.published = True
+    with pytest.raises(ApplicationError, match="published"):
+        run_action(uploaded, model="model-entry")
+
+
+def test_a_name_that_leads_elsewhere_is_refused(nomad):
+    from pydantic import ValidationError
+
+    from epitaxy_nomad.oasis.predict_models import PredictInput
+
+    with pytest.raises(ValidationError):
+        PredictInput(upload_id="u", user_id="me", model="m", name="../../x")
+
+
+def test_the_workflow_can_be_imported_in_temporals_sandbox(nomad):
+    from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+    from temporalio.workflow import _Definition
+
+    points = nomad.config.plugins.entry_points.options
+    action = points["epitaxy_nomad.oasis.entry_points:predict_action"].load()
+    definition = _Definition.must_from_class(action.workflow)
+
+    async def prepare():  # as a worker does when it starts
+        SandboxedWorkflowRunner().prepare_workflow(definition)
+
+    asyncio.run(prepare())
+    assert action.task_queue == "cpu-task-queue"
+
+
+def test_the_form_of_the_action_asks_for_what_it_needs(nomad):
+    from nomad.actions.plugin_adapter import _get_param_schema as form
+
+    points = nomad.config.plugins.entry_points.options
+    point = points["epitaxy_nomad.oasis.entry_points:predict_action"]
+    assert set(form(point.load().workflow.run, point)["required"]) == {"upload_id", "model"}
+
+
+def test_loading_the_action_does_not_import_torch():
+    code = (
+        "import sys\n"
+        "from epitaxy_nomad.oasis.entry_points import predict_action\n"
+        "predict_action.load()\n"
+        "print('torch' in sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip().splitlines()[-1] == "False"
