@@ -560,6 +560,7 @@ needs_dos = pytest.mark.skipif(not (SHARED / "dos").exists(), reason="needs ../s
 
 def dos_archive(nomad, channels, *, highest=None, lowest=None, fermi=None):
     """Make an archive of one calculation from energies in eV and values in 1/eV."""
+    pytest.importorskip("runschema", reason="needs nomad-schema-plugin-run")
     from runschema.calculation import BandGap, Calculation, Dos, DosValues, Energy
     from runschema.run import Program
     from runschema.run import Run as RunSection
