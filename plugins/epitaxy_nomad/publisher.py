@@ -165,7 +165,6 @@ class NomadPublisher:
         stream = plan.stream(with_entry=plan.entry != "never")
         files = {member.name: member.n_bytes for member in stream.members}
         facts: dict[str, Any] = {
-            "dry_run": True,
             "to": self._url,
             "digest": plan.content.digest,
             "kind": plan.content.kind,

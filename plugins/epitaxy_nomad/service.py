@@ -328,7 +328,12 @@ class Service:
                 return
             content = section(section(answer).get("directory_metadata")).get("content") or ()
             for item in content:
-                path = f"{folder}/{item['name']}".lstrip("/")
+                name = str(item["name"])
+                if name in ("", ".", "..") or "/" in name or "\\" in name:
+                    raise SourceError(
+                        f"upload {upload_id}: the file name {name!r} leads out of the folder"
+                    )
+                path = f"{folder}/{name}".lstrip("/")
                 if item.get("is_file"):
                     yield RemoteFile(path, int(item.get("size") or 0))
                 else:

@@ -67,11 +67,11 @@ def run(args: Namespace) -> int:
         raise
     if not args.dry_run:
         append_receipt(args.path, receipt)
-    print_receipt(receipt, as_json=args.json)
+    print_receipt(receipt, as_json=args.json, is_rehearsal=args.dry_run)
     return 0
 
 
-def print_receipt(receipt: Receipt, *, as_json: bool) -> None:
+def print_receipt(receipt: Receipt, *, as_json: bool, is_rehearsal: bool) -> None:
     """Print what a receipt says."""
     from epitaxy.receipts import RECEIPTS, receipt_to_json
 
@@ -79,7 +79,6 @@ def print_receipt(receipt: Receipt, *, as_json: bool) -> None:
         print(json.dumps(receipt_to_json(receipt), indent=1, ensure_ascii=False))
         return
     facts = dict(receipt.facts or {})
-    is_rehearsal = bool(facts.pop("dry_run", False))
     print(f"{receipt.publisher}: {'would publish ' if is_rehearsal else ''}{receipt.identifier}")
     if receipt.url:
         print(f"url: {receipt.url}")

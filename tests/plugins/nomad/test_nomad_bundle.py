@@ -16,7 +16,7 @@ from epitaxy_nomad.bundle import Member, ZipStream
 
 def members(folder: Path) -> list[Member]:
     texts = {"z/ä b.txt": b"x" * 5000, "a.bin": bytes(range(256)) * 40, "empty": b"", "n": b"\n"}
-    for number, (name, content) in enumerate(texts.items()):
+    for number, content in enumerate(texts.values()):
         (folder / str(number)).write_bytes(content)
     return [Member.of(name, folder / str(number)) for number, name in enumerate(texts)]
 
