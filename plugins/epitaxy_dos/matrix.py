@@ -106,12 +106,11 @@ def similarity_matrix(
         for rows, block in blocks(fingerprints, n_workers=n_workers):
             matrix[rows] = block
         return matrix
-    with new_file(path, overwrite=overwrite) as partial:
-        mapped = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=(n, n))
-        for rows, block in blocks(fingerprints, n_workers=n_workers):
-            mapped[rows] = block
-        mapped.flush()
-        del mapped
+    with new_file(path, overwrite=overwrite) as partial, partial.open("wb") as stream:
+        heading = {"descr": "<f4", "fortran_order": False, "shape": (n, n)}
+        np.lib.format.write_array_header_1_0(stream, heading)
+        for _, block in blocks(fingerprints, n_workers=n_workers):
+            stream.write(block.astype("<f4").tobytes())
     found: np.ndarray = np.load(path, mmap_mode="r")
     return found
 

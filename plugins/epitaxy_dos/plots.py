@@ -16,6 +16,7 @@ from epitaxy_dos.table import Spectra
 
 _MOST_LABELS = 48
 _MOST_LINES = 130
+_MOST_IDS = 40
 _COLORS = (
     "#1f6f8b",
     "#c8553d",
@@ -42,16 +43,19 @@ def matrix_figure(study: Study) -> Any:
     n = len(study.ids)
     figure = Figure(figsize=(7.6, 6.4), layout="constrained")
     axes = figure.add_subplot()
+    shrunk = len(study.image) < n
     low = float(np.floor(10 * study.image.min()) / 10) if n > 1 else 0.0
+    high = float(np.ceil(20 * np.quantile(study.image, 0.999)) / 20) if shrunk else 1.0
     image = axes.imshow(
         study.image,
         cmap="viridis",
-        vmin=min(low, 0.9),
-        vmax=1.0,
+        vmin=min(low, high - 0.1),
+        vmax=high,
         extent=(0, n, n, 0),
-        interpolation="nearest" if len(study.image) == n else "antialiased",
+        interpolation="antialiased" if shrunk else "nearest",
     )
-    bar = figure.colorbar(image, label="similarity (Tanimoto)", shrink=0.85, pad=0.02)
+    label = "similarity (Tanimoto)" + (f", means of {-(-n // len(study.image))} entries" * shrunk)
+    bar = figure.colorbar(image, label=label, shrink=0.85, pad=0.02)
     bar.outline.set_visible(False)
     levels = [study.settings[name] for name in study.group_names]
     for depth in range(min(2, len(levels))):
@@ -65,6 +69,9 @@ def matrix_figure(study: Study) -> Any:
             _name(axes, bounds, words, study.group_names[depth], second=bool(depth), n=n)
     if not levels or len(_runs(levels[:1])[1]) > _MOST_LABELS:
         axes.set(xlabel="entry", ylabel="entry")
+        if n <= _MOST_IDS:
+            axes.set_xticks(np.arange(n) + 0.5, study.ids, rotation=90, fontsize=7)
+            axes.set_yticks(np.arange(n) + 0.5, study.ids, fontsize=7)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)

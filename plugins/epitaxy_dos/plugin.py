@@ -38,7 +38,7 @@ def provide_commands() -> list[Component]:
 def identify_path(path: Path) -> str | None:
     """Recognise DOSCAR and dos.xml by name, JSON by content, .npz by its arrays."""
     name = path.name.lower()
-    if any(c in name for c in "*?["):
+    if not path.exists() and any(c in str(path) for c in "*?["):
         return "dos" if name.startswith("doscar") or name == "dos.xml" else None
     if not path.is_file() or not any(w in name for w in ("doscar", "dos.xml", ".json", ".npz")):
         return None

@@ -95,10 +95,9 @@ def order_by(columns: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _natural(text: str) -> tuple[int, float, str]:
-    number = magnitude(text)
-    if text == _MISSING or math.isnan(number) or not text[:1].isdigit():
+    if not re.match(r"[-+]?\d", text):
         return 1 + (text == _MISSING), 0.0, text
-    return 0, number, text
+    return 0, magnitude(text), text
 
 
 def _plain(name: str) -> str:

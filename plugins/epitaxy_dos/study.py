@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ class StudyOptions:
         per: "cell" or "atom".
         group_by: settings by which entries are grouped, the first outermost; empty for those of
             composition, xc_functional and code that differ.
-        sort_by: settings by which entries are ordered inside groups.
+        sort_by: settings by which entries are ordered inside groups; also "cluster", and
+            "mean-energy": the mean over the spectrum, on the grid.
         structure: setting or tag that names the structure: only entries that agree in it are
             compared with a reference or one setting at a time.
         parameters: settings whose larger values are better converged.
@@ -180,7 +181,9 @@ def study(dataset: Spectra, options: StudyOptions | None = None) -> Study:
     used = dataset[found.rows]
     group_names = tuple(options.group_by) or usual_groups(used)
     names = tuple(dict.fromkeys((*group_names, *options.sort_by, *options.parameters)))
-    settings = {name: setting(used, name) for name in names}
+    clusters = find_clusters(found, threshold=options.threshold, kind=options.clusters)
+    own = {"cluster": clusters.labels.astype(str), "mean-energy": mean_energies(found)}
+    settings = {n: own[n] if n in own else setting(used, n) for n in names}
     structures = _structures(used, options.structure)
     inside = [n for n in names if n not in group_names]
     order = order_by([settings[n] for n in (*group_names, *inside)]) if names else None
@@ -188,6 +191,7 @@ def study(dataset: Spectra, options: StudyOptions | None = None) -> Study:
         found = found.take(order)
         settings = {name: texts[order] for name, texts in settings.items()}
         structures = structures[order]
+        clusters = replace(clusters, labels=clusters.labels[order])
     ids = tuple(dataset.ids[int(row)] for row in found.rows)
     member_texts = joined([settings[n] for n in group_names], len(found))
     labels = list(dict.fromkeys(member_texts.tolist()))
@@ -211,15 +215,28 @@ def study(dataset: Spectra, options: StudyOptions | None = None) -> Study:
         member=member,
         effects=effects(
             found,
-            {n: t for n, t in settings.items() if n != options.structure and len(np.unique(t)) > 1},
+            {
+                n: t
+                for n, t in settings.items()
+                if n not in own and n != options.structure and len(np.unique(t)) > 1
+            },
             structures,
             n_workers=options.n_workers,
         ),
-        clusters=find_clusters(found, threshold=options.threshold, kind=options.clusters),
+        clusters=clusters,
         best=best,
         curves=found_curves,
         image=picture(found, n_workers=options.n_workers),
     )
+
+
+def mean_energies(found: Fingerprints) -> np.ndarray:
+    """Return the mean energy of the filled pixels of each fingerprint, (n,) texts."""
+    edges = found.grid.edges
+    # Pixels differ in size from column to column: what they stand for is weighed.
+    states = found.heights * found.grid.pixels[:, 0]
+    means = states @ ((edges[1:] + edges[:-1]) / 2) / states.sum(axis=1)
+    return np.array([f"{mean:.3f}" for mean in means])
 
 
 def _structures(dataset: Spectra, name: str) -> np.ndarray:

@@ -41,7 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SETTING",
-        help="order inside groups; may be repeated",
+        help="order inside groups, also cluster and mean-energy; may be repeated",
     )
     parser.add_argument(
         "--parameter",
