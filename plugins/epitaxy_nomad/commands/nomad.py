@@ -22,7 +22,9 @@ _SHOWN = 20  # entries in full
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions = parser.add_subparsers(
+        dest="action", required=True, metavar="ACTION", help="what to do"
+    )
     which = "id of an upload, or the folder of an artifact or dataset that was published"
     status = actions.add_parser("status", help="state, entries and errors of an upload")
     status.add_argument("upload", help=which)
