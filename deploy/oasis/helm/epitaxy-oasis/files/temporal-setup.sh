@@ -1,0 +1,1 @@
+../../../scripts/temporal-setup.sh
