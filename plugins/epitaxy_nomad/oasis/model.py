@@ -6,12 +6,18 @@ what can be long (errors by group, methods, trials of a search) stands in arrays
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from nomad.datamodel.data import ArchiveSection
 from nomad.metainfo import JSON, Datetime, Package, Quantity, Section, SubSection
 from nomad_ml_workflows.schema_packages.model import Evaluation, MLModel, ModelArtifact, Training
 
 from epitaxy_nomad.oasis.dataset import StructureDataset
+from epitaxy_nomad.oasis.search_entries import find_entry
+
+MODEL = "epitaxy_nomad.oasis.model.TrainedModel"
+DATA_SET = "epitaxy_nomad.oasis.dataset.StructureDataset"
 
 m_package = Package(name="epitaxy models", description="Models trained with epitaxy.")
 
@@ -97,7 +103,7 @@ class DataSplit(ArchiveSection):
         type=str, description="Digest of the whole data set, its lab_id in NOMAD."
     )
     dataset = Quantity(
-        type=StructureDataset, description="The data set, where it is in the same upload."
+        type=StructureDataset, description="The data set, where it is on the server."
     )
 
 
@@ -166,7 +172,7 @@ class Lineage(ArchiveSection):
         type=str, description="sha256 of the parent's manifest, its lab_id in NOMAD."
     )
     parent_path = Quantity(type=str, description="Where the parent was when the model was trained.")
-    parent = Quantity(type=MLModel, description="The parent, where it is an entry in NOMAD.")
+    parent = Quantity(type=MLModel, description="The parent, where it is on the server.")
     mode = Quantity(type=str, description="What was transferred: full, head, layers or adapters.")
     level = Quantity(type=str, description="Level of the parent's features that is read.")
     branch = Quantity(type=str, description="Branch of the parent, of several levels of theory.")
@@ -279,6 +285,27 @@ class TrainedModel(MLModel):
     ensemble = SubSection(sub_section=Ensemble)
     lineage = SubSection(sub_section=Lineage)
     search = SubSection(sub_section=HyperparameterSearch)
+
+    def normalize(self, archive: Any, logger: Any) -> None:
+        """Look for the parent and the data set among the entries of the server."""
+        super().normalize(archive, logger)
+        found: dict[str, str | None] = {}
+        wanted = {
+            "parent": (self.lineage and self.lineage.parent_digest, MODEL),
+            "dataset": (self.split and self.split.dataset_digest, DATA_SET),
+        }
+        for name, (digest, schema) in wanted.items():
+            if digest:
+                try:
+                    found[name] = find_entry(archive, digest, schema=schema)
+                except Exception as error:  # of the search engine; the model is whole without
+                    logger.warning(f"epitaxy: the {name} of the model was not searched: {error!r}")
+        if found.get("parent") and self.lineage.parent is None:
+            self.lineage.parent = found["parent"]
+        if found.get("dataset") and self.split.dataset is None:
+            self.split.dataset = found["dataset"]
+            if self.training is not None:
+                self.training.dataset = found["dataset"]
 
 
 m_package.__init_metainfo__()

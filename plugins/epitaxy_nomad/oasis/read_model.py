@@ -42,6 +42,8 @@ def read_model(facts: Facts, folder: UploadFolder, note: Note) -> TrainedModel:
     _methods(model, facts)
     model.split = read_split(facts, folder)
     model.training = _training(facts)
+    if model.training is not None and model.split is not None and model.split.dataset is not None:
+        model.training.dataset = model.split.dataset
     fill_metrics(model, facts)
     model.ensemble = _ensemble(facts, folder, note)
     model.lineage = read_lineage(facts, folder)
