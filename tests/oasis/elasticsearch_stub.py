@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import math
 import sys
 import threading
 from collections import Counter, defaultdict
@@ -284,6 +285,12 @@ def aggregation(index: Index, documents: list[Json], body: Json) -> Json:
             "buckets": [{"key": value, **bucket(part)} for value, part in ordered[:size]],
         }
     values = [value for document in documents for value in field_values(document, path)]
+    if kind == "histogram":
+        interval, offset = float(what["interval"]), float(what.get("offset", 0))
+        counts: Counter[float] = Counter()
+        for value in values:
+            counts[math.floor((value - offset) / interval) * interval + offset] += 1
+        return {"buckets": [{"key": key, "doc_count": counts[key]} for key in sorted(counts)]}
     if kind in ("min", "max"):
         numbers = [value for value in values if isinstance(value, (int, float))]
         return {"value": (min if kind == "min" else max)(numbers) if numbers else None}

@@ -23,6 +23,10 @@ def test_elasticsearch_was_asked_nothing_that_its_stub_does_not_know(oasis, serv
     assert "not known" not in (oasis.logs / "elastic.log").read_text()
 
 
+def test_nomad_finds_a_mongodb(oasis, service):
+    assert "MongoDB connection failed" not in (oasis.logs / "appworker.log").read_text()
+
+
 def test_token_of_the_rig_is_of_the_author(service):
     assert service.whoami().name == "Ada Author"
 
