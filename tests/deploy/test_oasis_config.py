@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 PROBE = """
 import json, sys
 import click
+sys.modules["torch"] = None  # as in the app image
 from nomad.config import config
 config.load_plugins()
 from nomad.cli.admin.run import run
@@ -28,9 +29,18 @@ for words in json.loads(sys.argv[1]):
         run.commands[words[0]].make_context(words[0], list(words[1:]))
     except (KeyError, click.ClickException) as error:
         refused[" ".join(words)] = repr(error)
+failed = {}
+for key, value in config.plugins.entry_points.filtered_items():
+    kinds = ("schema_package", "parser", "normalizer", "action")
+    if key.startswith("epitaxy_nomad") and value.entry_point_type in kinds:
+        try:
+            value.load()
+        except Exception as error:
+            failed[key] = repr(error)
 points, mongo, elastic = config.plugins.entry_points, config.mongo, config.elastic
 print("FOUND" + json.dumps({
     "refused": refused,
+    "failed": failed,
     "entry_points": {
         key: value.model_dump(mode="json") for key, value in points.filtered_items()
         if key.startswith("epitaxy_nomad")
@@ -106,6 +116,11 @@ def test_all_our_entry_points_load(nomad: dict[str, Any]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = project["entry-points"]["nomad.plugin"]
     assert nomad["entry_points"].keys() == set(declared.values())
+
+
+def test_our_entry_points_work_without_torch(nomad: dict[str, Any]) -> None:
+    # Every worker loads every action, also those that it will not run.
+    assert nomad["failed"] == {}
 
 
 def test_options_of_our_entry_points_exist_and_arrive(oasis: Path, nomad: dict[str, Any]) -> None:
