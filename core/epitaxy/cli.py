@@ -29,6 +29,7 @@ CORE_VERBS = MappingProxyType(
         "export": "write a dataset as extended xyz, ASE database or parquet",
         "train": "train the model that a configuration file describes",
         "learning-curve": "train on growing subsets and compare ways to train",
+        "cross-database": "train on each of several databases and test on all of them",
         "evaluate": "compare a model with the labels of a dataset",
         "report": "write the report of a run",
         "publish": "put an artifact or a dataset where others find it",

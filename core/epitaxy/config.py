@@ -29,7 +29,7 @@ from epitaxy.training.options import TrainingOptions
 if TYPE_CHECKING:
     from epitaxy.registry import Registry
 
-SECTIONS_OF_OTHER_VERBS = {"learning_curve": "learning-curve"}
+SECTIONS_OF_OTHER_VERBS = {"learning_curve": "learning-curve", "cross_database": "cross-database"}
 """Section of a file -> the command that reads it."""
 
 Place = str | Mapping[str, Any]

@@ -1,0 +1,98 @@
+"""`epitaxy cross-database`: errors and offsets between databases, and what divided groups hide."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from epitaxy.cli import main
+from epitaxy.composition import composition_entry
+from epitaxy.dataset import Dataset
+
+SHIFT = 0.7  # eV, of the second database
+CONFIG = {
+    "model": {"use": "random_forest", "targets": ["band_gap"], "n_trees": 20},
+    "cross_database": {
+        "datasets": {"first": "first", "second": "second"},
+        "target": "band_gap",
+        "n_train": 150,
+        "n_valid": 10,
+        "n_test": 30,
+        "seeds": 2,
+    },
+}
+
+
+def formulas(seed: int, *, shift: float = 0.0) -> Dataset:
+    """Return oxides, each formula twice; the gap is of the formula, up to a shift and noise."""
+    rng = np.random.default_rng(seed)
+    entries = []
+    for index in range(200):
+        a, b, o = (int(x) for x in rng.integers(1, 12, 3))
+        of_formula = np.random.default_rng((a, b, o)).normal()
+        for copy in range(2):
+            gap = 2.0 + 3.0 * o / (a + b + o) + 0.3 * of_formula + shift
+            gap += 0.02 * float(rng.normal())
+            name = f"Ti{a}Fe{b}O{o}"
+            entries.append(composition_entry(name, targets={"band_gap": gap}, id=f"{index}-{copy}"))
+    return Dataset.from_entries(entries)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    formulas(0).save(tmp_path / "first")
+    formulas(1, shift=SHIFT).save(tmp_path / "second")
+    (tmp_path / "cross.yaml").write_text(yaml.safe_dump(CONFIG))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def cross(*words):
+    return main(["cross-database", "cross.yaml", "--quiet", "-o", "out", *words])
+
+
+def test_a_shift_between_databases_is_found_with_its_sign(place, capsys) -> None:
+    assert cross() == 0
+    assert "tested on second" in capsys.readouterr().out
+    document = json.loads((place / "out" / "cross_database.json").read_text())
+    found = {(p["learnt_on"], p["tested_on"]): p for p in document["pairs"]}
+    assert found["first", "second"]["offset"]["mean"] == pytest.approx(-SHIFT, abs=0.2)
+    assert found["second", "first"]["offset"]["mean"] == pytest.approx(SHIFT, abs=0.2)
+    assert abs(found["first", "first"]["offset"]["mean"]) < 0.2
+    assert found["first", "second"]["times_own"] > 1.5
+    low, high = found["first", "second"]["mae"]["interval"]
+    assert low <= found["first", "second"]["mae"]["mean"] <= high
+    assert len(found["first", "second"]["mae"]["by_seed"]) == 2
+    assert (place / "out" / "cross_database.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_dividing_groups_flatters(place) -> None:
+    assert cross() == 0
+    document = json.loads((place / "out" / "cross_database.json").read_text())
+    assert document["groups"]["dataset"] == "first"
+    assert document["groups"]["flatters_by"] > 0.2  # a copy of the formula was learnt
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("datasets={first: first}", "give two or more"),
+        ("target=formation_energy", "first has no formation_energy"),
+        ("target=is_metal", "not one intensive number"),
+        ("target=gap", "no quantity named 'gap'"),
+        ("n_train=1000", "asked for are 1,010 and 30"),
+        ("flattered=third", "flattered 'third' is none of first, second"),
+        ("n_trian=3", "Did you mean 'n_train'?"),
+        ("datasets={first: first, second: nowhere}", "nowhere"),
+    ],
+)
+def test_bad_input_is_named_before_any_training(place, capsys, change, message) -> None:
+    assert cross("--set", f"cross_database.{change}") == 2
+    assert message in capsys.readouterr().err
+    assert not (place / "out").exists()
+
+
+def test_train_says_which_command_the_file_is_for(place, capsys) -> None:
+    assert main(["train", "cross.yaml"]) == 2
+    assert "epitaxy cross-database cross.yaml" in capsys.readouterr().err
