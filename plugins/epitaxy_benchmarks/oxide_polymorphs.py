@@ -126,5 +126,12 @@ class OxidePolymorphsSource:
                 code="VASP", xc_functional=xc, settings=f"PAW, {incar.get('encut', 520):g} eV"
             ),
             origin=Origin(url=self._path.name, database="oxide polymorphs", license="MIT"),
-            tags=MappingProxyType({"material": metal, "polymorph": polymorph, "part": part}),
+            tags=MappingProxyType(
+                {
+                    "material": metal,
+                    "polymorph": polymorph,
+                    "part": part,
+                    "curve": f"{metal} {polymorph}",
+                }
+            ),
         )

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -250,3 +251,62 @@ def test_train_says_which_command_a_learning_curve_is_for(place) -> None:
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "epitaxy learning-curve curve.yaml" in done.stderr
+
+
+def test_a_parent_in_the_same_file_is_trained_once(place, make_metals) -> None:
+    make_metals(40, seed=7).save(place / "others", overwrite=True)
+    transfer = {"use": "transfer", "parent": "big", "mode": "head"}
+    section = {
+        "sizes": [8],
+        "seeds": 1,
+        "parents": {"big": {"dataset": "others", "training": {"epochs": 2}}},
+        "arms": {"none": {}, "head": {"strategy": transfer}},
+    }
+    (place / "family.yaml").write_text(yaml.safe_dump({**CONFIG, "learning_curve": section}))
+    command = [sys.executable, "-m", "epitaxy", "learning-curve", "family.yaml", "-o", "family"]
+    options = {"cwd": place, "capture_output": True, "text": True, "timeout": 300}
+    done = subprocess.run(command, check=False, **options)
+    assert done.returncode == 0, done.stderr
+    manifest = place / "family" / "parents" / "big" / "artifact" / "manifest.json"
+    before = manifest.read_bytes()
+    assert json.loads(before)["data"]["n_train"] == 24
+    document = json.loads((place / "family" / "learning_curve.json").read_text())
+    lineage = {p["arm"]: p["lineage"] for p in document["points"]}
+    assert lineage["head"]["parent"] == str(Path("family/parents/big/artifact"))
+    again = subprocess.run([*command, "--resume"], check=False, **options)
+    assert "2 of 2 points were finished before" in again.stderr
+    assert manifest.read_bytes() == before
+    change = ["--set", "learning_curve.parents.big.training.lr=0.5"]
+    other = subprocess.run([*command, "--resume", *change], check=False, **options)
+    assert other.returncode == 2
+    assert "a parent of another config" in other.stderr
+
+
+def test_an_arm_may_learn_from_further_data(place, make_metals) -> None:
+    make_metals(20, seed=7).save(place / "others", overwrite=True)
+    section = {
+        "sizes": [8],
+        "seeds": 1,
+        "arms": {"alone": {}, "together": {"also": [{"dataset": "others", "n": 12}]}},
+    }
+    (place / "also.yaml").write_text(yaml.safe_dump({**CONFIG, "learning_curve": section}))
+    command = [sys.executable, "-m", "epitaxy", "learning-curve", "also.yaml", "-o", "also"]
+    options = {"cwd": place, "capture_output": True, "text": True, "timeout": 300}
+    done = subprocess.run(command, check=False, **options)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((place / "also" / "learning_curve.json").read_text())
+    points = {p["arm"]: p for p in document["points"]}
+    assert (points["alone"]["n_train"], points["alone"]["n_also"]) == (8, 0)
+    assert (points["together"]["n_train"], points["together"]["n_also"]) == (8, 12)
+    assert points["alone"]["digests"]["test"] == points["together"]["digests"]["test"]
+    assert points["alone"]["digests"]["train"] != points["together"]["digests"]["train"]
+    for change, message in (
+        ("[{dataset: others, n: 99}]", "asks for 99 structures of a dataset that has 20"),
+        ("[{dataset: nowhere}]", "nowhere"),
+        ("[others]", "must be a list of {dataset"),
+    ):
+        words = ["-o", "no", "--set", f"learning_curve.arms.together.also={change}"]
+        refused = subprocess.run([*command[:5], *words], check=False, **options)
+        assert refused.returncode == 2
+        assert message in refused.stderr
+        assert not (place / "no").exists()

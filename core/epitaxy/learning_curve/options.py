@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from epitaxy.config import Config, read_config, read_document
+from epitaxy.config import Config, Place, read_config, read_document
 from epitaxy.errors import ConfigError
 from epitaxy.quantities import QUANTITIES
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from epitaxy.registry import Registry
 
 SECTION = "learning_curve"
-_ARM_SECTIONS = ("model", "strategy", "training", "dtype", "device")
+_ARM_SECTIONS = ("model", "strategy", "training", "dtype", "device", "also")
+_PARENT_SECTIONS = (*_ARM_SECTIONS[:-1], "dataset", "split", "valid", "test", "seed")
+PARENTS = "parents"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,9 @@ class CurveOptions:
         seeds: of the subsets and of the trainings, or how many (3 means 0, 1, 2).
         arms: name -> changes of the file's model, strategy, training, dtype or device; a section
             that names another component replaces that of the file, else it is merged into it.
+            also: further data for the training of an arm, [{dataset: PLACE, n: 30}, ...].
+        parents: name -> changes of the file that describe a parent, also its dataset and split.
+            It is trained once, in output/parents/NAME; in arms, parent: NAME means it.
         metric: number on the test set that counts, as energy_mae or band_gap_rmse; by default
             the MAE of the first target.
         valid: "scaled": the validation part shrinks with the training part (at least one
@@ -42,6 +47,7 @@ class CurveOptions:
     sizes: Sequence[float | int]
     seeds: Sequence[int] | int = 3
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"model": {}})
+    parents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     metric: str | None = None
     valid: Literal["scaled", "fixed"] = "scaled"
     elements: Literal["refuse", "cover"] = "refuse"
@@ -71,9 +77,14 @@ class CurveOptions:
             )
         if not self.arms:
             raise ConfigError("learning_curve: arms is empty; name at least one: {scratch: {}}")
-        for name in self.arms:
-            if not name or name.startswith(".") or set(name) & set('/\\:"'):
-                raise ConfigError(f"learning_curve: arm {name!r}: its name must do for a folder")
+        for kind, names in (("arm", self.arms), ("parent", self.parents)):
+            for name in names:
+                if not name or name.startswith(".") or set(name) & set('/\\:"'):
+                    raise ConfigError(
+                        f"learning_curve: {kind} {name!r}: its name must do for a folder"
+                    )
+        if PARENTS in self.arms and self.parents:
+            raise ConfigError(f"learning_curve: {PARENTS!r} is the folder of the parents, no arm")
         target, _, measure = (self.metric or "energy_mae").rpartition("_")
         if target not in QUANTITIES or measure not in ("mae", "rmse"):
             raise ConfigError(
@@ -97,6 +108,7 @@ class CurveOptions:
             "sizes": list(self.sizes),
             "seeds": list(self.all_seeds),
             "arms": {name: dict(changes) for name, changes in self.arms.items()},
+            "parents": {name: dict(changes) for name, changes in self.parents.items()},
             "metric": self.metric,
             "valid": self.valid,
             "elements": self.elements,
@@ -107,16 +119,42 @@ class CurveOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Also:
+    """Further data for the training of an arm.
+
+    Attributes:
+        dataset: a path, or a source with options.
+        n: so many structures of it, drawn anew for each seed; all by default.
+    """
+
+    dataset: Place
+    n: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the number.
+
+        Raises:
+            ConfigError: it is below 1.
+        """
+        if self.n is not None and self.n < 1:
+            raise ConfigError(f"also: n is {self.n}; allowed: at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CurveConfig:
     """A learning curve, checked.
 
     Attributes:
         arms: name -> the training that it means; data, split, seed and output are the same.
         options: sizes, seeds and the like.
+        also: name of an arm -> further data that it learns from.
+        parents: name -> a training before all others.
     """
 
     arms: Mapping[str, Config]
     options: CurveOptions
+    also: Mapping[str, tuple[Also, ...]] = field(default_factory=dict)
+    parents: Mapping[str, Config] = field(default_factory=dict)
 
     @property
     def base(self) -> Config:
@@ -152,6 +190,7 @@ def read_curve(
     Raises:
         ConfigError: a key or value is wrong.
     """
+    from epitaxy.experiment import ARTIFACT
     from epitaxy.options import check_options
 
     base = dict(document)
@@ -162,16 +201,59 @@ def read_curve(
             f"[...], arms: {{...}}}}"
         )
     options = CurveOptions(**check_options(f"{name}: {SECTION}", CurveOptions, section))
-    arms = {}
+    folder = Path(str(base.get("output", "run"))) / PARENTS
+    artifacts = {parent: str(folder / parent / ARTIFACT) for parent in options.parents}
+    arms, also, parents = {}, {}, {}
+    for parent, changes in options.parents.items():
+        _refuse(changes, _PARENT_SECTIONS, f"{name}: {SECTION}: parent {parent!r}")
+        merged = _changed(base, changes) | {"output": str(folder / parent)}
+        title = f"{name}, parent {parent}"
+        parents[parent] = read_config(merged, name=title, lines=lines, registry=registry)
     for arm, changes in options.arms.items():
-        if wrong := sorted(set(changes or {}) - set(_ARM_SECTIONS)):
-            raise ConfigError(
-                f"{name}: learning_curve: arm {arm!r} changes {', '.join(wrong)}; an arm may "
-                f"change {', '.join(_ARM_SECTIONS)}: data and test set are the same for all"
-            )
-        merged = {**base, **{k: _merged(base.get(k), v) for k, v in (changes or {}).items()}}
-        arms[arm] = read_config(merged, name=f"{name}, arm {arm}", lines=lines, registry=registry)
-    return CurveConfig(arms=arms, options=options)
+        _refuse(changes, _ARM_SECTIONS, f"{name}: {SECTION}: arm {arm!r}")
+        own = dict(changes or {})
+        title = f"{name}, arm {arm}"
+        if (more := own.pop("also", None)) is not None:
+            also[arm] = _also(more, title)
+        merged = _changed(base, own)
+        for section in ("model", "strategy"):
+            merged[section] = _with_parents(merged.get(section), artifacts)
+        merged = {k: v for k, v in merged.items() if v is not None}
+        arms[arm] = read_config(merged, name=title, lines=lines, registry=registry)
+    return CurveConfig(arms=arms, options=options, also=also, parents=parents)
+
+
+def _refuse(changes: Mapping[str, Any] | None, allowed: Sequence[str], what: str) -> None:
+    """Raise `ConfigError` for sections that must not be changed."""
+    if wrong := sorted(set(changes or {}) - set(allowed)):
+        raise ConfigError(
+            f"{what} changes {', '.join(wrong)}; it may change {', '.join(allowed)}"
+            + (": data and test set are the same for all" if "also" in allowed else "")
+        )
+
+
+def _changed(base: Mapping[str, Any], changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {**base, **{k: _merged(base.get(k), v) for k, v in (changes or {}).items()}}
+
+
+def _also(given: Any, title: str) -> tuple[Also, ...]:
+    from epitaxy.options import check_options
+
+    if not isinstance(given, Sequence) or not all(isinstance(one, Mapping) for one in given):
+        raise ConfigError(f"{title}: also = {given!r}: must be a list of {{dataset: ..., n: ...}}")
+    return tuple(Also(**check_options(f"{title}: also", Also, one)) for one in given)
+
+
+def _with_parents(section: Any, artifacts: Mapping[str, str]) -> Any:
+    """Return a section in which the names of parents are their artifacts."""
+    if not isinstance(section, Mapping):
+        return section
+    return {
+        key: artifacts.get(value, value)
+        if key == "parent" and isinstance(value, str)
+        else _with_parents(value, artifacts)
+        for key, value in section.items()
+    }
 
 
 def sizes_of(options: CurveOptions, n_train: int) -> list[int]:

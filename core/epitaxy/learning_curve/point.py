@@ -32,6 +32,7 @@ class Job:
     Attributes:
         arm: which way to train.
         seed: of subset and training.
+        size: structures of the subset.
         config: model, strategy and training of the arm.
         part: subset, its validation part and the test set.
         run: where it is written.
@@ -41,6 +42,7 @@ class Job:
 
     arm: str
     seed: int
+    size: int
     config: Config
     part: Split
     run: Run
@@ -50,7 +52,7 @@ class Job:
     @property
     def name(self) -> str:
         """What messages call it."""
-        return f"{self.arm}, {len(self.part.train)} structures, seed {self.seed}"
+        return f"{self.arm}, {self.size} structures, seed {self.seed}"
 
     def finished(self) -> dict[str, Any] | None:
         """Return the numbers of the point, or None if it is not finished.
@@ -144,7 +146,8 @@ class Job:
         numbers = {
             "identity": self.identity,
             "arm": self.arm,
-            "n_train": len(self.part.train),
+            "n_train": self.size,
+            "n_also": len(self.part.train) - self.size,
             "n_valid": len(self.part.valid),
             "n_test": len(self.part.test),
             "seed": self.seed,

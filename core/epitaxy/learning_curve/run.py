@@ -11,6 +11,8 @@ The file is that of `epitaxy train` with one more section::
 
 The test set is the same for all points. For each seed the training part is put into one random
 order; size n takes the first n of it, so that subsets are nested and all arms see the same ones.
+An arm may learn from further data too (`also`), and parents that arms begin with may be described
+in the same file (`parents`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +29,10 @@ import numpy as np
 
 from epitaxy.config import Config, check_config
 from epitaxy.errors import ConfigError
-from epitaxy.experiment import refuse_used_folder, write_text
+from epitaxy.experiment import ARTIFACT, refuse_used_folder, write_text
+from epitaxy.learning_curve.data import ArmData, arm_data
 from epitaxy.learning_curve.options import CurveConfig, sizes_of
+from epitaxy.learning_curve.parents import train_parent
 from epitaxy.learning_curve.point import Job, identity_of
 from epitaxy.learning_curve.result import CurveResult
 from epitaxy.run import Run
@@ -73,13 +78,19 @@ def learning_curve(
 
         registry = Registry.from_entry_points()
     output = Path(curve.base.output)
-    for config in curve.arms.values():
+    for config in (*curve.parents.values(), *curve.arms.values()):
         check_config(config, registry)
     refuse_used_folder(output, resume=resume)
     split = open_split(curve.base, registry)
     _check_metric(curve, split, registry)
     told = _Told(progress or Silent())
-    jobs = _jobs(curve, split, registry, told, output=output)
+    data = arm_data(curve, split, registry)
+    if curve.parents:
+        early = {arm: c for arm, c in curve.arms.items() if not _needs(c, curve.parents)}
+        _jobs(replace(curve, arms=early), split, data, registry, told, output=output)
+        for name, config in curve.parents.items():
+            train_parent(name, config, split, registry=registry, progress=told)
+    jobs = _jobs(curve, split, data, registry, told, output=output)
     told.note(_budget(curve, split, jobs))
     started = time.monotonic()
     waiting = [job for job in jobs if job.finished() is None]
@@ -194,8 +205,20 @@ def training_order(split: Split, *, seed: int, cover: bool) -> np.ndarray:
     return np.concatenate([order[is_first], order[~is_first]])
 
 
+def _needs(config: Config, parents: Mapping[str, Config]) -> bool:
+    """Whether an arm begins with a parent that is yet to be trained."""
+    text = json.dumps([config.model.to_config(), config.strategy.to_config()], default=str)
+    return any(json.dumps(str(Path(p.output) / ARTIFACT)) in text for p in parents.values())
+
+
 def _jobs(
-    curve: CurveConfig, split: Split, registry: Registry, told: _Told, *, output: Path
+    curve: CurveConfig,
+    split: Split,
+    data: Mapping[str, ArmData],
+    registry: Registry,
+    told: _Told,
+    *,
+    output: Path,
 ) -> list[Job]:
     options = curve.options
     sizes = sizes_of(options, len(split.train))
@@ -209,15 +232,18 @@ def _jobs(
             n_valid = len(split.valid)
             if options.valid == "scaled" and n_valid:
                 n_valid = max(1, round(n_valid * n / len(split.train)))
-            part = Split(
-                split.dataset,
-                train=split.rows["train"][np.sort(order[:n])],
-                valid=split.rows["valid"][np.sort(valid_order[:n_valid])],
-                test=split.rows["test"],
-                method={**split.method, "learning_curve": {"n_train": n, "seed": seed}},
-            )
-            digests = {"train": part.train.digest, "valid": part.valid.digest, "test": tested}
             for arm, config in curve.arms.items():
+                own = data[arm]
+                part = Split(
+                    own.dataset,
+                    train=np.concatenate(
+                        [split.rows["train"][np.sort(order[:n])], own.more(seed=seed)]
+                    ),
+                    valid=split.rows["valid"][np.sort(valid_order[:n_valid])],
+                    test=split.rows["test"],
+                    method={**split.method, "learning_curve": {"n_train": n, "seed": seed}},
+                )
+                digests = {"train": part.train.digest, "valid": part.valid.digest, "test": tested}
                 directory = output / arm / f"n-{n}" / f"seed-{seed}"
                 run = Run(
                     directory,
@@ -232,7 +258,7 @@ def _jobs(
                     name=f"{arm}/n-{n}/seed-{seed}",
                 )
                 identity = identity_of(config, digests, seed=seed, registry=registry)
-                jobs.append(Job(arm, seed, config, part, run, digests, identity))
+                jobs.append(Job(arm, seed, n, config, part, run, digests, identity))
     waiting = [job for job in jobs if job.finished() is None]
     # The largest subset of a seed holds the others, so a parent is read once for all of them.
     largest = {(job.arm, job.seed): job for job in waiting}
@@ -258,6 +284,7 @@ def _budget(curve: CurveConfig, split: Split, jobs: Sequence[Job]) -> str:
         lines.append(
             f"  {arm}: {config.strategy.use} {config.model.use}, at most {t.epochs} epochs"
             f"{stop}{limit}, batch {t.batch_size}, lr {t.lr:g}"
+            + (", with further data" if arm in curve.also else "")
         )
     if len({_effort(config) for config in curve.arms.values()}) > 1:
         lines.append("  note: the arms have different budgets (epochs, patience, time or batch)")

@@ -1,0 +1,79 @@
+"""Parents that a learning curve trains first: once, and kept while their recipe is the same."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epitaxy.errors import ConfigError, EpitaxyError
+from epitaxy.experiment import ARTIFACT, train, write_text
+from epitaxy.learning_curve.data import shared_groups
+from epitaxy.learning_curve.point import identity_of
+from epitaxy.training_data import open_split
+
+if TYPE_CHECKING:
+    from epitaxy.config import Config
+    from epitaxy.progress import Progress
+    from epitaxy.registry import Registry
+    from epitaxy.split import Split
+
+IDENTITY = "parent.json"
+
+log = logging.getLogger("epitaxy")
+
+
+def train_parent(
+    name: str, config: Config, curve: Split, *, registry: Registry, progress: Progress
+) -> None:
+    """Train a parent into its folder, or find it trained.
+
+    Args:
+        name: of the parent.
+        config: its training.
+        curve: parts of the learning curve: groups of its test that the parent learns from are
+            told, as they make the test easier than it seems.
+        registry: the plugins.
+        progress: who tells the user how far it is.
+
+    Raises:
+        ConfigError: the folder holds a parent of another config or of other data.
+        EpitaxyError: it cannot be trained.
+    """
+    try:
+        split = open_split(config, registry)
+        _warn_of_shared(name, config, split, curve)
+        digests = {"train": split.train.digest, "valid": split.valid.digest}
+        identity = identity_of(config, digests, seed=config.seed, registry=registry)
+        path = Path(config.output) / IDENTITY
+        if path.exists() and (Path(config.output) / ARTIFACT / "manifest.json").exists():
+            if json.loads(path.read_text(encoding="utf-8"))["identity"] != identity:
+                raise ConfigError(
+                    f"{config.output} holds a parent of another config or of other data: remove "
+                    f"the folder, or choose another with -o"
+                )
+            return
+        progress.note(f"parent {name}: {config.strategy.use} {config.model.use}")
+        train(config, resume=True, progress=progress, registry=registry)
+        write_text(path, json.dumps({"identity": identity}) + "\n")
+    except EpitaxyError as error:
+        raise type(error)(f"parent {name}: {error}") from error
+
+
+def _warn_of_shared(name: str, config: Config, split: Split, curve: Split) -> None:
+    groups = str(curve.method.get("groups", "none"))
+    learnt = [split.train, split.valid]
+    if groups not in ("none", "composition") and not all(groups in d.tags for d in learnt):
+        groups = "none"
+    if shared := shared_groups(groups, curve.test, learnt):
+        n = sum(shared.values())
+        log.warning(
+            "parent %s learns from %d groups by %s that %d of the %d structures of the test set "
+            "belong to: divide both with the same tag and assignment: hash",
+            name,
+            len(shared),
+            groups,
+            n,
+            len(curve.test),
+        )
