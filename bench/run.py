@@ -20,7 +20,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-QUICK = ("graphs", "training_step", "calculator", "atomsets", "similarity", "oasis")
+QUICK = ("graphs", "training_step", "calculator", "atomsets", "similarity", "oasis", "packing")
 """Minutes each at most: models and graphs."""
 
 LONG = ("stores", "curation", "bp5", "groups")
