@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 
-from epitaxy.errors import EpitaxyError
+from epitaxy.dataset import BATCH_ROWS, Dataset
+from epitaxy.errors import EpitaxyError, MissingDependencyError
+from epitaxy.stores.memory_map import FORMAT, open_columns
 from epitaxy_nomad.oasis.dataset import StructureDataset
 from epitaxy_nomad.oasis.facts import Facts, Note
 from epitaxy_nomad.oasis.lineage import MAX_IDS
 from epitaxy_nomad.oasis.read_model import joined
 from epitaxy_nomad.oasis.upload_folder import UploadFolder
 
-if TYPE_CHECKING:
-    from epitaxy.dataset import Dataset
-
-STORES: Mapping[str, str] = {"epitaxy-dataset": "memory map", "epitaxy-dataset-bp5": "ADIOS2 BP5"}
+STORES: Mapping[str, str] = {FORMAT: "memory map", "epitaxy-dataset-bp5": "ADIOS2 BP5"}
 STRUCTURE = "results/properties/structures/structure_original"
 """The structure of an entry without the tag `section`, of an older epitaxy."""
 
@@ -54,10 +53,13 @@ def read_dataset(
     section.databases = sorted({text for o in origins if (text := o.text("database"))})
     section.licenses = sorted({text for o in origins if (text := o.text("license"))})
     section.tag_names = facts.texts("tags")
-    n_before = _check_files(facts, folder, note)
-    if not n_before:
-        _columns(section, folder, note, max_references=max_references)
     section.description = _description(section)
+    if _check_files(facts, folder, note) == 0:
+        try:
+            _columns(section, folder, note, max_references=max_references)
+            section.description = _description(section)
+        except MissingDependencyError as error:  # of the server; the data set is whole
+            section.description += f" Elements and labels are not listed: {error}"
     return section
 
 
@@ -77,14 +79,16 @@ def _check_files(facts: Facts, folder: UploadFolder, note: Note) -> int:
         for name in columns
         if (file := (column := columns.section(name)).text("file", needed=True))
     ]
-    section_files = []
     for part in facts.sections("parts"):
-        name, files = part.text("file", needed=True), part.section("files")
-        section_files += [
-            folder.problem_of(f"{name}/{file}", size=files.section(file).whole("size"), sha256=None)
-            for file in files
-        ]
-    problems = [problem for problem in (*found, *section_files) if problem]
+        name, files = part.text("file", needed=True), part.section("files", needed=True)
+        for file in files:
+            size = next(iter(files.numbers(file)), None)  # and a digest, of small files
+            found.append(
+                folder.problem_of(
+                    f"{name}/{file}", size=None if size is None else int(size), sha256=None
+                )
+            )
+    problems = [problem for problem in found if problem]
     for problem in problems:
         note(problem)
     return len(problems)
@@ -93,18 +97,25 @@ def _check_files(facts: Facts, folder: UploadFolder, note: Note) -> int:
 def _columns(
     section: StructureDataset, folder: UploadFolder, note: Note, *, max_references: int
 ) -> None:
-    """Fill what only the columns know: elements, labels, source entries."""
-    from epitaxy.dataset import Dataset
+    """Fill what only the columns know: elements, labels, source entries.
 
+    Raises:
+        MissingDependencyError: the server has not what the store needs.
+    """
     try:
         dataset = Dataset.open(folder.path)
         section.elements = [chemical_symbols[z] for z in sorted(dataset.elements)]
         section.largest_structure = int(dataset.n_atoms.max()) if len(dataset) else 0
-        section.label_counts = [
-            int(dataset.target(name)[1].sum()) for name in section.quantities or ()
-        ]
-    except (EpitaxyError, ImportError, ValueError, OSError) as error:
-        note(str(error))
+        section.label_counts = _counts(
+            dataset,
+            section.quantities or (),
+            folder,
+            is_memory_map=section.store == STORES[FORMAT],
+        )
+    except MissingDependencyError:
+        raise
+    except (EpitaxyError, KeyError, ValueError, OSError) as error:
+        note(folder.without_path(str(error)))
         return
     section.n_elements = len(section.elements)
     section.tag_names = list(dataset.tags)
@@ -117,6 +128,21 @@ def _columns(
         section.databases = sorted({o.database for o in dataset.origins if o.database})
         section.licenses = sorted({o.license for o in dataset.origins if o.license})
     _sources(section, dataset, max_references=max_references)
+
+
+def _counts(
+    dataset: Dataset, names: Sequence[str], folder: UploadFolder, *, is_memory_map: bool
+) -> list[int]:
+    """Return how many structures have each label; the values are not read where that can be."""
+    if is_memory_map:
+        columns, _ = open_columns(folder.path)
+        return [int(columns.targets[name].mask.sum()) for name in names]
+    counts = [0] * len(names)
+    for first in range(0, len(dataset), BATCH_ROWS):
+        rows = slice(first, first + BATCH_ROWS)
+        for i, name in enumerate(names):
+            counts[i] += int(dataset.target(name, rows)[1].sum())
+    return counts
 
 
 def _sources(section: StructureDataset, dataset: Dataset, *, max_references: int) -> None:

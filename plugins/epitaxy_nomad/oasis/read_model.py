@@ -7,6 +7,8 @@ from typing import Any
 
 from nomad_ml_workflows.schema_packages.model import Library, Optimizer
 
+from epitaxy.artifact import read_manifest
+from epitaxy.errors import ArtifactError
 from epitaxy_nomad.oasis.facts import Facts, Note
 from epitaxy_nomad.oasis.lineage import read_lineage
 from epitaxy_nomad.oasis.metrics import fill_metrics
@@ -22,7 +24,6 @@ from epitaxy_nomad.oasis.read_split import read_split
 from epitaxy_nomad.oasis.upload_folder import UploadFolder
 
 KINDS = ("model", "ensemble", "delta")
-FORMAT_VERSION = 1
 MAX_FILES = 200
 """Files that become sections of their own; an ensemble of a hundred has two hundred."""
 
@@ -37,6 +38,10 @@ def read_model(facts: Facts, folder: UploadFolder, note: Note) -> TrainedModel:
     """
     if facts.flag("damaged"):
         return TrainedModel(name=folder.path.name)
+    try:
+        read_manifest(folder.path)
+    except ArtifactError as error:
+        note(folder.without_path(str(error)))
     model = TrainedModel()
     _what(model, facts, note)
     _methods(model, facts)
@@ -56,11 +61,6 @@ def read_model(facts: Facts, folder: UploadFolder, note: Note) -> TrainedModel:
 
 def _what(model: TrainedModel, facts: Facts, note: Note) -> None:
     model.format_version = facts.whole("format_version", needed=True)
-    if (model.format_version or 0) > FORMAT_VERSION:
-        note(
-            f"format_version is {model.format_version}, this plugin reads up to {FORMAT_VERSION}: "
-            f"update epitaxy on the server"
-        )
     model.kind = facts.text("kind", needed=True)
     if model.kind not in (None, *KINDS):
         note(f"kind is {model.kind!r}; known: {', '.join(KINDS)}")

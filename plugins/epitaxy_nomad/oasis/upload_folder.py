@@ -76,5 +76,9 @@ class UploadFolder:
             f"../upload/archive/{generate_entry_id(self.upload_id, self.name_of(file))}#/{section}"
         )
 
+    def without_path(self, text: str) -> str:
+        """Return a text without the path that the folder has on this machine."""
+        return text.replace(f"{self.path}/", "").replace(str(self.path), self.path.name)
+
     def _is_inside(self, path: Path) -> bool:
         return path.resolve().is_relative_to(self.path.resolve())

@@ -406,7 +406,8 @@ def test_a_manifest_that_was_cut_short_is_reported(nomad, single):
         ({"data": {"n_train": True}}, "data.n_train is True, a whole number is needed"),
         ({"created": "yesterday"}, "created is 'yesterday'"),
         ({"kind": "thing"}, "kind is 'thing'; known: model, ensemble, delta"),
-        ({"format_version": 99}, "format_version is 99, this plugin reads up to 1"),
+        ({"format_version": 99}, "manifest.json has format version 99, this epitaxy reads up to 1"),
+        ({"seed": 6}, "manifest.json was edited or damaged: its content does not match"),
         ({"files": {"weights.safetensors": 3}}, "files.weights.safetensors is 3, a mapping"),
         ({"files": {"../x": {"size": 1, "sha256": "a"}}}, "../x is outside of the folder"),
         ({"methods": {"code": "VASP"}}, "methods is {'code': 'VASP'}, a list is needed"),
@@ -480,6 +481,22 @@ def test_a_data_set_refers_to_the_systems_of_its_entries(nomad, from_nomad):
     assert len(references) == 6
     assert found.digest == Dataset.open(from_nomad).digest
     assert found.is_complete
+
+
+def test_a_data_set_in_bp5_is_read_too(nomad, from_nomad, tmp_path):
+    pytest.importorskip("adios2", reason="needs adios2")
+    from epitaxy.stores.export import export
+
+    export(Dataset.open(from_nomad), tmp_path / "bp5", format="bp5")
+    log = Log()
+    found = nomad.parse(tmp_path / "bp5" / "manifest.json", log).data
+    assert log.errors == []
+    assert (found.store, found.n_structures, found.xc_functional) == ("ADIOS2 BP5", 6, "LDA, PBE")
+    assert found.label_counts.tolist() == [6, 6, 6]
+    assert found.digest == Dataset.open(from_nomad).digest
+    (tmp_path / "bp5" / "part-00000.bp" / "data.0").unlink()
+    (problem,) = nomad.parse(tmp_path / "bp5" / "manifest.json").data.problems
+    assert problem.startswith("manifest.json: part-00000.bp/data.0 is missing")
 
 
 def test_a_missing_column_is_named(nomad, from_nomad):
