@@ -240,6 +240,7 @@ class Publication:
             "api": self._service.url,
             "digest": content.digest,
             "kind": content.kind,
+            "n_files": len(content.files),
             "upload_name": upload.name,
             "folder": self._plan.folder,
             "status": upload.status,

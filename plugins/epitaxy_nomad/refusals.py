@@ -99,6 +99,11 @@ def _text(error: RefusedError, about: str) -> str:
         )
     if error.status == 403:
         return f"{what}NOMAD refuses ({error.status}: {said}); is the token of the right user?"
+    if error.status == 404 and said == "Not Found":  # of the web server, not of NOMAD's calls
+        return (
+            f"{str(error).partition(': the service')[0]}: there is no NOMAD at this address: "
+            + ("is the url that of its API, which ends in /api/v1?")
+        )
     if error.status == 404:
         return (
             f"{what}NOMAD does not know it (404: {said}); `epitaxy nomad list` lists your uploads"

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -291,6 +293,31 @@ def test_a_server_that_is_something_else_is_no_nomad(artifact):
     hello, said = Reply.of(["hello"]), "is the address its API"
     with Loopback(lambda request: hello) as server, pytest.raises(SourceError, match=said):
         make(server).publish(artifact)
+
+
+def test_an_address_without_the_api_is_explained(artifact, nomad):
+    with (
+        Loopback(nomad) as server,
+        pytest.raises(PublishError, match=r"there is no NOMAD at this address.*ends in /api/v1"),
+    ):
+        NomadPublisher(url=f"{server.url}/nomad").publish(artifact)
+
+
+def test_a_publication_that_was_killed_goes_on_where_it_was(artifact, nomad, server):
+    server.hold(order_of(server, artifact, "PUT"))
+    command = [
+        *(sys.executable, "-m", "epitaxy", "publish", str(artifact), "--to", "nomad"),
+        *("--set", f"url={server.url}{PREFIX}", "--set", "requests_per_second=0"),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    assert server.holding.wait(60), process.communicate(timeout=5)
+    process.kill()
+    process.communicate()
+    server.heal()
+    receipt = make(server, publish=True).publish(artifact)
+    assert receipt.facts["found_earlier"] is True
+    assert the(nomad).published
+    assert (n_puts(server), nomad.n_bodies) == (1, 1)  # what was sent had arrived
 
 
 def test_a_file_that_changes_while_it_is_sent_stops_the_upload(artifact, nomad, server):
