@@ -143,6 +143,7 @@ def survey(
         if tell is not None:
             tell(len(found.calculations))
     found.calculations.sort(key=lambda calculation: calculation.name)
+    _leave_out_nested(found)
     return found
 
 
@@ -233,6 +234,19 @@ def listing(files: Sequence[File]) -> str:
     for file in files:
         digest.update(f"{file.name}\0{file.n_bytes}\0{file.changed_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _leave_out_nested(found: Survey) -> None:
+    """Leave out what is part of another calculation: rows of a database may name both."""
+    kept: dict[str, Calculation] = {}
+    for calculation in found.calculations:  # sorted: what holds others comes before them
+        steps = calculation.name.split("/")
+        above = ["/".join(steps[:n]) for n in range(1, len(steps) + 1)]
+        if outer := next((name for name in above if name in kept), None):
+            found.left_out[calculation.name] = f"is part of the calculation {outer}"
+        else:
+            kept[calculation.name] = calculation
+    found.calculations = list(kept.values())
 
 
 def _folders_with_output(

@@ -343,14 +343,19 @@ class _Sender:
                 "somebody deleted it"
             )
         if upload.is_running:
-            upload = service.wait(part.upload_id, deadline=self.way.deadline)
+            upload = service.wait(part.upload_id, deadline=self.way.deadline, tell=self._look)
         return upload
+
+    def _look(self, upload: Upload) -> None:
+        """Leave an upload to NOMAD when the run is to end."""
+        if self.stop.is_set():
+            raise _StoppedError(f"stopped while NOMAD works on upload {upload.upload_id}")
 
     def _process(self, part: Part, service: Service) -> None:
         upload = self._waited(part, service)
         if upload.status == "FAILURE" and part.status == "FAILURE":
             service.process(part.upload_id)  # it failed in an earlier run too: once more
-            upload = service.wait(part.upload_id, deadline=self.way.deadline)
+            upload = self._waited(part, service)
         if part.has("processed") and part.status == upload.status:
             return
         errors = list(upload.errors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -254,11 +255,11 @@ def _say_outcome(ledger: Ledger, outcome: Outcome) -> int:
 
 
 def _status(args: Namespace) -> int:
-    from epitaxy_nomad.campaign.ledger import Ledger
+    from epitaxy_nomad.campaign.ledger import STATES, Ledger
 
     ledger = Ledger.open(args.folder)
     print(f"campaign {ledger.facts['name']!r} of {ledger.facts['source']}")
-    bad = 0
+    bad = total_files = total_bytes = 0
     for part in ledger.parts.values():
         where = f" in upload {part.upload_id}" if part.upload_id else ""
         entries = f", {part.n_entries:,} entries" if part.has("processed") else ""
@@ -273,6 +274,14 @@ def _status(args: Namespace) -> int:
         if part.failure:
             print(f"  {part.failure}")
         bad += bool(part.failure or part.problems)
+        total_files += n_files
+        total_bytes += n_bytes
+    states = Counter(part.state for part in ledger.parts.values())
+    print(
+        f"{sum(len(p.calculations) for p in ledger.parts.values()):,} calculations, "
+        f"{total_files:,} files, {_bytes(total_bytes)} in {len(ledger.parts):,} uploads: "
+        + (", ".join(f"{states[state]:,} {state}" for state in STATES if states[state]) or "none")
+    )
     left_out = [f"{name}: {why}" for name, why in sorted(ledger.left_out.items())]
     _name("left out", left_out, most=None if args.all else _MOST_NAMED)
     return 1 if bad else 0

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import StreamRequestHandler
+from typing import Any
 
 import loopback
 import pytest
 from calculations import calculation, output, put
-from loopback import Loopback
+from loopback import FakeClock, Loopback, Request
 from nomad_uploads import PREFIX, TOKEN, Checked, NomadUploads
 
 from epitaxy.cli import main
@@ -32,7 +33,16 @@ N_FILES = 5  # of a calculation
 
 
 class Nomad(NomadUploads):
-    """Has a parser for VASP."""
+    """Has a parser for VASP; `arrived` is set when files have come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived = threading.Event()
+
+    def _put(self, request: Request, upload_id: str, folder: str) -> dict[str, Any]:
+        answer = super()._put(request, upload_id, folder)
+        self.arrived.set()
+        return answer
 
     def _parser(self, name: str) -> str:
         return "parsers/vasp" if name.endswith("/OUTCAR") else super()._parser(name)
@@ -160,7 +170,6 @@ def test_a_connection_that_breaks_in_mid_file_is_tried_again(
 
 def sent_patiently(folder: Path, server: Loopback, way: Way) -> Outcome:
     """Send; what fails as a whole (the first question to the service) is started again."""
-    from loopback import FakeClock
 
     def connect() -> Service:
         clock = FakeClock().clock()
@@ -241,6 +250,8 @@ def test_errors_of_entries_are_in_the_ledger(
     said = capsys.readouterr().out
     assert "2 NOMAD's errors:" in said
     assert "deep0/c0/OUTCAR: cannot read the lattice" in said
+    assert "2 calculations, 10 files, " in said
+    assert "in 1 uploads: 1 counted" in said
 
 
 def test_files_that_the_service_lost_are_named_and_sent_again(
@@ -456,6 +467,22 @@ def test_a_sender_that_is_killed_again_and_again_sends_nothing_twice(
     server.heal()
     Sender(folder, server).finish()
     all_is_there(service, folder, tmp_path)
+
+
+def test_ctrl_c_ends_a_sender_that_waits_for_the_service(
+    tmp_path: Path, nomad: tuple[Nomad, Loopback]
+) -> None:
+    service, server = nomad
+    service.never_done = True
+    folder = campaign(tmp_path, n=2)
+    sender = Sender(folder, server)
+    assert service.arrived.wait(60)
+    sender.process.send_signal(signal.SIGINT)
+    said, _ = sender.process.communicate()
+    assert sender.process.returncode == 130, said
+    service.never_done = False
+    Sender(folder, server).finish()
+    assert service.n_bodies == 1
 
 
 def test_a_sender_that_is_killed_in_mid_file_sends_it_again_whole(
