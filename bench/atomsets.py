@@ -1,6 +1,6 @@
 """Seconds per epoch of AtomSets on the 132,752 rows of MatBench's mp_e_form.
 
-    .venv/bin/python bench/atomsets.py [--threads N ...] [--epochs N]
+    .venv/bin/python bench/atomsets.py [--threads N ...] [--epochs N] [--device cpu cuda]
 
 V0: the real formulas, ../shared/data/composition_tables. V1: features of atoms, memory-mapped; the
 table has no structures, so those of the Materials Project binaries in ../shared/data/mp_matcalc are
@@ -12,12 +12,14 @@ the cores are busy with other work it loses much. set2set (width 512) takes a te
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from device import add_device, checked
 
 from epitaxy.artifact import save_artifact
 from epitaxy.dataset import Dataset
@@ -50,10 +52,12 @@ def structures() -> Dataset:
     return few[np.arange(N_ROWS) % len(few)]
 
 
-def seconds_per_epoch(dataset: Dataset, model: AtomSets, folder: Path, options: TrainingOptions):
+def seconds_per_epoch(
+    dataset: Dataset, model: AtomSets, folder: Path, options: TrainingOptions, device: str
+):
     """Train and return the seconds of each epoch, and those before the first."""
     start = time.perf_counter()
-    run = Run(folder, training=options)
+    run = Run(folder, training=options, device=device)
     model.fit(dataset, dataset[:1000], run=run)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     epochs = [len(dataset) / line["structures_per_second"] for line in lines]
@@ -65,7 +69,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--epochs", type=int, default=3)
+    add_device(parser)
     args = parser.parse_args()
+    devices = [str(device) for device in checked(parser, args.device)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = read_keras(WEIGHTS)
@@ -74,7 +80,7 @@ def main() -> None:
         sets = {"V0": formulas(), "V1": structures()}
         for level, dataset in sets.items():
             print(f"{level}: {len(dataset):,} rows, {dataset.n_atoms.mean():.1f} atoms on average")
-        for n_threads in args.threads:
+        for n_threads, device in itertools.product(args.threads, devices):
             for level, readout in (("V0", "mean"), ("V1", "mean"), ("V0", "set2set")):
                 dataset = sets[level]
                 if readout == "set2set":
@@ -96,12 +102,12 @@ def main() -> None:
                     unseen="initialise",
                     cache=folder / "cache",
                 )
-                place = folder / f"{level}-{readout}-{n_threads}"
+                place = folder / f"{level}-{readout}-{n_threads}-{device.replace(':', '-')}"
                 cpu = time.process_time()
-                times, before = seconds_per_epoch(dataset, atomsets, place, options)
+                times, before = seconds_per_epoch(dataset, atomsets, place, options, device)
                 cpu = time.process_time() - cpu
                 print(
-                    f"{level} {readout:8} {len(dataset):,} rows, {n_threads} threads: "
+                    f"{level} {readout:8} {len(dataset):,} rows, {n_threads} threads, {device}: "
                     f"best epoch {min(times):.1f} s, median {np.median(times):.1f} s; "
                     f"preparation {before:.1f} s, {cpu:.0f} CPU-seconds in all",
                     flush=True,

@@ -1,6 +1,6 @@
 """What the calculator costs beyond the network, and what batches gain.
 
-    .venv/bin/python bench/calculator.py
+    .venv/bin/python bench/calculator.py [--device cpu cuda]
 
 Overhead: the time of ``atoms.get_forces()`` after a move, as in molecular dynamics, less that of
 the network's forward and backward on the same graph. A cheap network is used for the difference
@@ -9,15 +9,16 @@ the network's forward and backward on the same graph. A cheap network is used fo
 
 from __future__ import annotations
 
+import argparse
 import copy
 import functools
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.build import bulk
+from device import add_device, checked, wall_seconds
 from torch import Tensor, nn
 
 from epitaxy.graphs.batch import GraphBatch
@@ -56,14 +57,14 @@ def painn(seed: int = 0, *, width: int = 64) -> Potential:
     return potential(PaiNN(width=width, n_layers=3, n_radial=8, cutoff=CUTOFF))
 
 
-def fastest(*calls: Callable[[], object], n: int) -> list[float]:
+def fastest(*calls: Callable[[], object], n: int, device: torch.device) -> list[float]:
     """Return the smallest time of each call in ms; the calls take turns, so load hits all alike."""
     times = [float("inf")] * len(calls)
     for _ in range(n):
         for index, call in enumerate(calls):
-            start = time.perf_counter()
+            start = wall_seconds(device)
             call()
-            times[index] = min(times[index], time.perf_counter() - start)
+            times[index] = min(times[index], wall_seconds(device) - start)
     return [1e3 * t for t in times]
 
 
@@ -94,22 +95,24 @@ def network_alone(calculator: PotentialCalculator, graph: GraphBatch) -> Callabl
     return call
 
 
-def overhead() -> None:
+def overhead(device: torch.device) -> None:
     """Print ms beyond the network for two sizes, with and without the skin."""
     print("overhead beyond the network's forward and backward, ms (energy, forces and stress)")
     print("atoms  skin   call  network  overhead  goal   with PaiNN: call / network")
     for repeat in (1, 4):
         atoms = bulk("Si", cubic=True) * ((repeat,) * 3)
         atoms.rattle(0.05, seed=1)
-        graph = build_batch_from_atoms([atoms], cutoff=CUTOFF, dtype=torch.float32)
+        graph = build_batch_from_atoms([atoms], cutoff=CUTOFF, dtype=torch.float32, device=device)
         n = 1000 if repeat == 1 else 200
         for skin in (0.0, 0.5, 1.0, 1.5):
-            cheap = PotentialCalculator(potential(Cheap()), skin=skin)
-            call, network = fastest(mover(atoms, cheap), network_alone(cheap, graph), n=n)
+            cheap = PotentialCalculator(potential(Cheap()), skin=skin, device=str(device))
+            moved, alone = mover(atoms, cheap), network_alone(cheap, graph)
+            call, network = fastest(moved, alone, n=n, device=device)
             ratio = ""
             if skin == 1.0:
-                real = PotentialCalculator(painn(), skin=skin)
-                both = fastest(mover(atoms, real), network_alone(real, graph), n=max(n // 20, 8))
+                real = PotentialCalculator(painn(), skin=skin, device=str(device))
+                moved, alone = mover(atoms, real), network_alone(real, graph)
+                both = fastest(moved, alone, n=max(n // 20, 8), device=device)
                 ratio = f"{both[0]:.1f} / {both[1]:.1f} = {both[0] / both[1]:.2f}"
             print(
                 f"{len(atoms):5}  {skin:4.1f}  {call:5.2f}  {network:7.2f}  "
@@ -117,7 +120,7 @@ def overhead() -> None:
             )
 
 
-def batches() -> None:
+def batches(device: torch.device) -> None:
     """Print ms per 8-atom cell, one by one and together, for three widths of PaiNN."""
     structures = []
     for seed in range(64):
@@ -128,7 +131,7 @@ def batches() -> None:
     print("\n64 cells of 8 atoms, ms per cell: one by one; predict with edges at once (goal 3 x)")
     cases = [(width, compile) for compile in (False, True) for width in (16, 32, 64)]
     for width, compile in cases:
-        calculator = PotentialCalculator(painn(width=width), compile=compile)
+        calculator = PotentialCalculator(painn(width=width), compile=compile, device=str(device))
 
         def one_by_one(calculator: PotentialCalculator = calculator) -> None:
             for atoms in structures:
@@ -140,7 +143,7 @@ def batches() -> None:
             batched.edges_per_batch = edges
             batched.predict(structures)  # compiles
             together.append(functools.partial(batched.predict, structures))
-        single, *spent = fastest(one_by_one, *together, n=6)
+        single, *spent = fastest(one_by_one, *together, n=6, device=device)
         print(
             f"  width {width:2}{', compiled' if compile else ''}: {single / 64:.2f}; "
             + ", ".join(
@@ -150,15 +153,16 @@ def batches() -> None:
         )
 
 
-def ensembles() -> None:
+def ensembles(device: torch.device) -> None:
     """Print what four members cost: a loop over a shared graph, and torch.func.vmap."""
     from torch.func import functional_call, stack_module_state, vmap
 
     print("\nensemble of 4 PaiNN, ms per call: loop over a shared graph, vmap over stacked weights")
     for repeat in (1, 2):
         atoms = bulk("Si", cubic=True) * ((repeat,) * 3)
-        graph = build_batch_from_atoms([atoms], cutoff=CUTOFF, dtype=torch.float32)
-        calculator = PotentialCalculator([painn(seed) for seed in range(4)])
+        graph = build_batch_from_atoms([atoms], cutoff=CUTOFF, dtype=torch.float32, device=device)
+        members = [painn(seed) for seed in range(4)]
+        calculator = PotentialCalculator(members, device=str(device))
         networks = [p.network for p in calculator.members.potentials]
         parameters, buffers = stack_module_state(networks)
         base = copy.deepcopy(networks[0]).to("meta")
@@ -186,23 +190,28 @@ def ensembles() -> None:
         mapped = functools.partial(gradient, parameters, buffers, graph.vectors)
         try:
             mapped()
-            single, looped, together = fastest(one, loop, mapped, n=12)
+            single, looped, together = fastest(one, loop, mapped, n=12, device=device)
             print(
                 f"{len(atoms):5} atoms: one member {single:.1f}, loop {looped:.1f}, "
                 f"vmap {together:.1f} ({looped / together:.2f} x)"
             )
         except Exception as error:
             reason = str(error).splitlines()[0]
-            single, looped = fastest(one, loop, n=12)
+            single, looped = fastest(one, loop, n=12, device=device)
             print(f"{len(atoms):5} atoms: one {single:.1f}, loop {looped:.1f}; no vmap: {reason}")
 
 
 def main() -> None:
     """Run all."""
+    parser = argparse.ArgumentParser()
+    add_device(parser)
+    devices = checked(parser, parser.parse_args().device)
     torch.set_num_threads(1)
-    overhead()
-    batches()
-    ensembles()
+    for device in devices:
+        print(f"on {device}")
+        overhead(device)
+        batches(device)
+        ensembles(device)
 
 
 if __name__ == "__main__":

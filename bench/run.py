@@ -3,6 +3,7 @@
     make bench                                          the quick ones
     make bench-all                                      all of them
     .venv/bin/python bench/run.py groups curation       some of them
+    .venv/bin/python bench/run.py graphs --device cpu cuda       on several devices, where they can
     .venv/bin/python bench/run.py --list                their names, and what they measure
 
 Each benchmark is a script of its own that prints ratios taken in one run, with their
@@ -26,6 +27,9 @@ QUICK = ("graphs", "training_step", "calculator", "atomsets", "similarity", "oas
 LONG = ("stores", "curation", "bp5", "groups")
 """Up to ten minutes and 10 GB of disk each: data."""
 
+ON_DEVICES = ("graphs", "training_step", "calculator", "atomsets")
+"""Take --device."""
+
 FOLDER = Path(__file__).parent
 
 
@@ -47,6 +51,11 @@ def main(names: list[str]) -> int:
             kind = "quick" if name in QUICK else "long"
             print(f"{name:14}  {kind:5}  {summary.splitlines()[0]}")
         return 0
+    devices: list[str] = []
+    if "--device" in names:
+        at = names.index("--device")
+        names, devices = names[:at], names[at:]
+        names = names or list(ON_DEVICES)
     if names == ["--all"]:
         names = [*QUICK, *LONG]
     if unknown := [name for name in names if name not in (*QUICK, *LONG)]:
@@ -64,9 +73,8 @@ def main(names: list[str]) -> int:
         print(f"\n## {name}", flush=True)
         start = time.monotonic()
         one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        failed += bool(
-            subprocess.run([sys.executable, script], env=os.environ | one_thread).returncode
-        )
+        command = [sys.executable, script, *(devices if name in ON_DEVICES else [])]
+        failed += bool(subprocess.run(command, env=os.environ | one_thread).returncode)
         print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
     if not names:
         print(f"\nthe long ones, by name or with --all: {', '.join(LONG)}")

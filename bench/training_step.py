@@ -1,13 +1,13 @@
 """Training speed of PaiNN, EGNN and PNA on silicon, plain and compiled, in one run.
 
-    .venv/bin/python bench/training_step.py [--networks egnn pna] [mlearn's Si_training.json.xz]
+    .venv/bin/python bench/training_step.py [--networks egnn pna] [--device cpu cuda] [FILE]
 
 The conditions are those in which HydraGNN's networks were measured beside it: one thread, the 214
-silicon structures of mlearn's training set, width 64, 3 layers, cutoff 5 Å, batches of 8, float32,
-energies and forces, AdamW; 8 radial functions, and for EGNN the squared distance alone as in
-HydraGNN. Without that file, silicon cells of 64 atoms, rattled, stand in. A step is: outputs, loss,
-backward, optimizer; graphs are built before. Epochs of the two routes are taken in turn, the best
-of each counts.
+silicon structures of mlearn's training set (FILE, Si_training.json.xz), width 64, 3 layers, cutoff
+5 Å, batches of 8, float32, energies and forces, AdamW; 8 radial functions, and for EGNN the squared
+distance alone as in HydraGNN. Without that file, silicon cells of 64 atoms, rattled, stand in. A
+step is: outputs, loss, backward, optimizer; graphs are built before, on the device. Seconds are CPU
+seconds, on a GPU wall seconds. Epochs of the two routes are taken in turn, the best of each counts.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.build import bulk
+from device import add_device, checked, seconds
 from torch import nn
 
 from epitaxy.graphs.batch import GraphBatch
@@ -74,16 +75,17 @@ def stand_in() -> list[tuple[Atoms, float, np.ndarray]]:
     return frames
 
 
-def batches(frames: list[tuple[Atoms, float, np.ndarray]]) -> list[Batch]:
+def batches(frames: list[tuple[Atoms, float, np.ndarray]], device: torch.device) -> list[Batch]:
     """Return shuffled batches as the network reads them."""
     order = np.random.default_rng(0).permutation(len(frames))
     packed = []
     for start in range(0, len(order), BATCH):
         chosen = [frames[index] for index in order[start : start + BATCH]]
-        graph = build_batch_from_atoms([atoms for atoms, _, _ in chosen], cutoff=5.0)
+        structures = [atoms for atoms, _, _ in chosen]
+        graph = build_batch_from_atoms(structures, cutoff=5.0, device=device)
         energy = torch.tensor([energy for _, energy, _ in chosen], dtype=torch.float64)
         forces = torch.tensor(np.concatenate([forces for _, _, forces in chosen]))
-        packed.append((graph, energy, forces.to(torch.float32)))
+        packed.append((graph, energy.to(device), forces.to(device, torch.float32)))
     return packed
 
 
@@ -101,10 +103,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("file", nargs="?", type=Path, default=FILE)
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    add_device(parser)
     arguments = parser.parse_args()
+    devices = checked(parser, arguments.device)
     torch.set_num_threads(1)
     real = arguments.file.exists()
-    prepared = batches(read(arguments.file) if real else stand_in())
+    frames = read(arguments.file) if real else stand_in()
+    packed = {device: batches(frames, device) for device in devices}
+    prepared = packed[devices[0]]
     n_edges = sum(len(batch[0].centers) for batch in prepared)
     n_structures = sum(batch[0].n_structures for batch in prepared)
     print(
@@ -113,15 +119,17 @@ def main() -> None:
         f"{n_structures} structures, {n_edges} directed edges"
     )
     for name in arguments.networks:
-        measure(name, prepared)
+        for device in devices:
+            measure(name, packed[device], device)
 
 
-def measure(name: str, prepared: list[Batch]) -> None:
-    """Print the speed of one network."""
+def measure(name: str, prepared: list[Batch], device: torch.device) -> None:
+    """Print the speed of one network on one device."""
     torch.manual_seed(0)
     kind, options, hydragnn = NETWORKS[name]
     network = kind(**COMMON, **options)
-    potential = Potential(network, elements=[14], reference_energies=[-5.4], scale=1.0).train()
+    potential = Potential(network, elements=[14], reference_energies=[-5.4], scale=1.0)
+    potential = potential.to(device).train()
     optimizer = torch.optim.AdamW(potential.parameters(), lr=1e-4)
     plain = make_evaluator(potential)
     compiled = make_evaluator(potential, compile=True)
@@ -132,7 +140,8 @@ def measure(name: str, prepared: list[Batch]) -> None:
     ]
     worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(*gradients, strict=True))
     print(
-        f"{name}, {options}, {sum(p.numel() for p in network.parameters())} parameters; "
+        f"{name} on {device}, {options}, "
+        f"{sum(p.numel() for p in network.parameters())} parameters; "
         f"first compiled step: {time.perf_counter() - wall:.0f} s wall, "
         f"{time.process_time() - cpu:.0f} s CPU in this process; loss {float(found.detach()):.6f}, "
         f"plain {float(expected.detach()):.6f}; gradients differ by {worst:.0e} of the largest"
@@ -141,18 +150,20 @@ def measure(name: str, prepared: list[Batch]) -> None:
     routes = {"plain": (plain, prepared[:6]), "compiled": (compiled, prepared)}
     for _ in range(ROUNDS):
         for route, (evaluate, chosen) in routes.items():
-            start = time.process_time()
+            start = seconds(device)
             for batch in chosen:
                 optimizer.zero_grad()
                 loss_of(evaluate, batch).backward()
                 optimizer.step()
-            taken = time.process_time() - start
+            taken = seconds(device) - start
             done = sum(batch[0].n_structures for batch in chosen)
             best[route] = max(best[route], done / taken)
+    second = "CPU-second" if device.type == "cpu" else "second"
     for route, speed in best.items():
+        beside = f", {speed / hydragnn:.1f} x HydraGNN's {hydragnn}" if device.type == "cpu" else ""
         print(
-            f"  {route:9s} {speed:6.1f} structures per CPU-second, "
-            f"{speed / best['plain']:.1f} x plain, {speed / hydragnn:.1f} x HydraGNN's {hydragnn}"
+            f"  {route:9s} {speed:6.1f} structures per {second}, "
+            f"{speed / best['plain']:.1f} x plain{beside}"
         )
 
 
