@@ -85,8 +85,8 @@ def download(service: Service, name: str, goal: Path, *, tell: Tell) -> Download
 def _place(service: Service, name: str) -> tuple[str, str]:
     """Return the upload, and the folder in it, that an id stands for."""
     if service.find(name) is not None:
-        tops = {file.path.partition("/")[0] for file in service.files(name)}
-        ours = sorted(top for top in tops if folder_in(top) == top)
+        folders = [item for item in service.listing(name) if isinstance(item, str)]
+        ours = sorted(folder for folder in folders if folder_in(folder) == folder)
         if len(ours) > 1:
             raise PublishError(
                 f"upload {name} holds {len(ours)} artifacts or datasets ({', '.join(ours[:5])}): "

@@ -314,13 +314,20 @@ class Service:
 
     def files(self, upload_id: str, folder: str = "") -> Iterator[RemoteFile]:
         """Yield the files of an upload, or of one folder of it, and of the folders in it."""
-        params = {"page_size": _PAGE}
-        after = None
+        for item in self.listing(upload_id, folder):
+            if isinstance(item, RemoteFile):
+                yield item
+            else:
+                yield from self.files(upload_id, item)
+
+    def listing(self, upload_id: str, folder: str = "") -> Iterator[RemoteFile | str]:
+        """Yield what one folder of an upload holds: files, and the paths of folders."""
+        after: str | None = None
         while True:
             answer = self._ask(
                 "GET",
                 f"uploads/{_id(upload_id)}/rawdir/{quote(folder)}",
-                {**params, "page_after_value": after},
+                {"page_size": _PAGE, "page_after_value": after},
                 about=upload_id,
             )
             if alone := section(answer).get("file_metadata"):
@@ -334,10 +341,8 @@ class Service:
                         f"upload {upload_id}: the file name {name!r} leads out of the folder"
                     )
                 path = f"{folder}/{name}".lstrip("/")
-                if item.get("is_file"):
-                    yield RemoteFile(path, int(item.get("size") or 0))
-                else:
-                    yield from self.files(upload_id, path)
+                is_file = item.get("is_file")
+                yield RemoteFile(path, int(item.get("size") or 0)) if is_file else path
             after = section(section(answer).get("pagination")).get("next_page_after_value")
             if not content or after is None:
                 return

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from epitaxy_nomad.service import Service
 
 _SHOWN = 20  # entries in full
+REQUESTS_PER_SECOND = 20.0  # as NOMAD's own client; a download has one or more per file
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -118,7 +119,7 @@ def _service(args: Namespace, *, anonymous: bool | None = None) -> Service:
         anonymous = args.action == "download"  # published data need no token
     why = f"`epitaxy nomad {args.action}` needs a token"
     token = read_token(args.token_file, is_needed=not anonymous, why=why)
-    return Service(args.url or PUBLIC, token)
+    return Service(args.url or PUBLIC, token, requests_per_second=REQUESTS_PER_SECOND)
 
 
 def _status(service: Service, args: Namespace) -> int:

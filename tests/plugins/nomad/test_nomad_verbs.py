@@ -17,6 +17,7 @@ from epitaxy.receipts import content_digest, read_receipts
 from epitaxy.testing.publisher_checks import make_artifact
 from epitaxy.testing.store_checks import ragged_dataset
 from epitaxy_nomad import service as service_module
+from epitaxy_nomad.commands import nomad as verb_module
 from epitaxy_nomad.tokens import VARIABLE
 
 
@@ -30,6 +31,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, TOKEN)
     monkeypatch.setattr(service_module, "FIRST_POLL", 0.001)
     monkeypatch.setattr(service_module, "LONGEST_POLL", 0.002)
+    monkeypatch.setattr(verb_module, "REQUESTS_PER_SECOND", 0.0)
 
 
 @pytest.fixture
@@ -314,9 +316,9 @@ def test_what_is_there_is_not_overwritten(artifact, tmp_path, server, capsys):
 
 
 def test_any_other_upload_comes_without_proof(tmp_path, server, nomad, capsys):
-    nomad.uploads["calc"] = Held(
-        "calc", None, files={"a/vasprun.xml": b"<x/>", "a/b/OUTCAR": b"1\n", "README": b""}
-    )
+    odd = "ä b/c#d?e%20&f+g.txt"
+    files = {"a/vasprun.xml": b"<x/>", "a/b/OUTCAR": b"1\n", "README": b"", odd: b"2"}
+    nomad.uploads["calc"] = Held("calc", None, files=files)
     nomad.uploads["calc"].entries = [
         {"entry_id": "e1", "mainfile": "a/b/OUTCAR", "upload_id": "calc", "datasets": []}
     ]
@@ -325,6 +327,7 @@ def test_any_other_upload_comes_without_proof(tmp_path, server, nomad, capsys):
     assert "nothing to compare them with" in capsys.readouterr().out
     assert (tmp_path / "back/a/b/OUTCAR").read_bytes() == b"1\n"
     assert (tmp_path / "back/README").read_bytes() == b""
+    assert (tmp_path / "back" / odd).read_bytes() == b"2"
     argv = ["-o", str(tmp_path / "one"), *at(server)]
     assert main(["nomad", "download", "e1", *argv]) == 0
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["OUTCAR"]

@@ -136,6 +136,22 @@ def test_where_the_plugin_is_missing_an_entry_of_nomads_own_kind_is_added(artifa
     assert the(nomad).published
 
 
+@pytest.mark.slow
+def test_nomad_itself_reads_the_entry_of_its_own_kind(artifact, server, nomad, tmp_path):
+    """By its parser and normalizers, as every NOMAD runs them."""
+    client = pytest.importorskip("nomad.client")
+    nomad.knows_epitaxy = False
+    make(server, upload_name="Silicon").publish(artifact)
+    name = f"epitaxy-{content_digest(artifact)[:12]}.archive.json"
+    (tmp_path / name).write_bytes(the(nomad).files[name])
+    (archive,) = client.parse(str(tmp_path / name))
+    client.normalize_all(archive)
+    archive.metadata.apply_archive_metadata(archive)
+    assert archive.metadata.entry_name.startswith("Silicon [epitaxy-")
+    assert archive.metadata.entry_type == "BasicEln"
+    assert content_digest(artifact) in archive.data.description
+
+
 def test_without_any_entry_nothing_is_published(artifact, nomad, server):
     nomad.knows_epitaxy = False
     with pytest.raises(PublishError, match="recognised no entry") as caught:
