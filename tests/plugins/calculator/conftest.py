@@ -1,18 +1,25 @@
-"""A smooth pair potential with known forces, and a small ensemble of PaiNN networks."""
+"""A smooth pair potential with known forces, small networks, and the verbs that use them."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from ase.io import write
 from torch import Tensor, nn
 
+from epitaxy.cli import main
 from epitaxy.graphs.batch import GraphBatch
 from epitaxy.potential import Potential
+from epitaxy.registry import Registry
+from epitaxy.testing.calculator_checks import write_sample_artifact
+from epitaxy_calculator import inputs
 from epitaxy_calculator.calculator import PotentialCalculator
 from epitaxy_graphs.painn import PaiNN
 
@@ -71,6 +78,41 @@ def make() -> Callable[..., PotentialCalculator]:
 def ensemble() -> PotentialCalculator:
     """Three pair potentials of different strength."""
     return PotentialCalculator([pair_potential(s) for s in (0.9, 1.0, 1.2)], dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ensemble of two untrained networks."""
+    folder = tmp_path_factory.mktemp("model") / "artifact"
+    return write_sample_artifact(folder, registry=Registry.from_entry_points(), n_members=2)
+
+
+@pytest.fixture
+def pair(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the verbs use pair potentials, which have a sane minimum, for any artifact."""
+
+    def use(*strengths: float) -> None:
+        def load(args) -> PotentialCalculator:
+            return PotentialCalculator([pair_potential(s) for s in strengths], dtype="float64")
+
+        monkeypatch.setattr(inputs, "load_calculator", load)
+
+    return use
+
+
+@pytest.fixture
+def silicon(tmp_path: Path) -> Path:
+    write(tmp_path / "si.xyz", rattled_silicon(amplitude=0.05))
+    return tmp_path / "si.xyz"
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def verb(*arguments: object) -> int:
+    return main([str(a) for a in arguments])
 
 
 def rattled_silicon(repeat: int = 1, *, seed: int = 0, amplitude: float = 0.1) -> Atoms:
