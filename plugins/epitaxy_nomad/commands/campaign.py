@@ -74,7 +74,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     _add_folder(send)
     _add_service(send, is_needed=True)
     _add_level(send)
-    send.add_argument("--workers", type=int, default=2, help="uploads at once (default: 2)")
+    send.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="uploads at once (default: 2)"
+    )
     send.add_argument("--dataset", default="", help="NOMAD dataset that all entries go into")
     send.add_argument(
         "--publish", action="store_true", help="publish each upload once it is counted; for good"
@@ -152,9 +154,9 @@ def _say_news(news: News, folder: Path) -> int:
     )
     _name("symbolic links, left out", found.links)
     if found.empty_folders:
-        print(f"{len(found.empty_folders):,} empty folders: uploads do not keep them")
+        print(f"empty folders, which uploads do not keep: {len(found.empty_folders):,}")
     if news.n_sent:
-        print(f"{news.n_sent:,} of the calculations are in uploads already")
+        print(f"packed or sent before: {news.n_sent:,} calculations")
     _name("changed since they were packed or sent", news.changed)
     ledger = Ledger.open(folder)
     for number in news.new_parts:
@@ -165,7 +167,7 @@ def _say_news(news: News, folder: Path) -> int:
             f"upload {number}: {len(part.calculations):,} calculations, {n_files:,} files, "
             f"{_bytes(n_bytes)}"
         )
-    print(f"{ledger.path}: {len(news.new_parts):,} uploads to send")
+    print(f"{ledger.path}: uploads planned now: {len(news.new_parts):,}")
     return 1 if news.changed else 0
 
 
@@ -248,7 +250,7 @@ def _say_outcome(ledger: Ledger, outcome: Outcome) -> int:
     _name("failed", [outcome.failed[number] for number in sorted(outcome.failed)])
     if outcome.no_room:
         print(
-            f"no room for {len(outcome.no_room):,} uploads: publish or delete some of yours and "
+            f"uploads without room: {len(outcome.no_room):,}; publish or delete some of yours and "
             "start again, or use --publish or --wait"
         )
     return 1 if outcome.failed or outcome.no_room or outcome.left_out else 0
@@ -387,7 +389,7 @@ def _bytes(n: int) -> str:
 def _name(what: str, items: list[str], *, most: int | None = _MOST_NAMED) -> None:
     if not items:
         return
-    print(f"{len(items):,} {what}:")
+    print(f"{what}: {len(items):,}")
     for item in items[:most]:
         print(f"  {item}")
     if most is not None and len(items) > most:

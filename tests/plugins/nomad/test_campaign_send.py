@@ -193,7 +193,7 @@ def test_a_limit_of_unpublished_uploads_stops_and_later_goes_on(
     assert main(command) == 1
     said = capsys.readouterr().out
     assert "2 of 3 uploads are in place" in said
-    assert "no room for 1 uploads: publish or delete some of yours" in said
+    assert "uploads without room: 1; publish or delete some of yours" in said
     next(iter(service.uploads.values())).published = True
     assert main(command) == 0
     assert service.all_files == on_disk(tmp_path)
@@ -248,7 +248,7 @@ def test_errors_of_entries_are_in_the_ledger(
     assert sent(folder, server).done == [1]
     assert main(["campaign", "status", str(folder)]) == 0
     said = capsys.readouterr().out
-    assert "2 NOMAD's errors:" in said
+    assert "NOMAD's errors: 2" in said
     assert "deep0/c0/OUTCAR: cannot read the lattice" in said
     assert "2 calculations, 10 files, " in said
     assert "in 1 uploads: 1 counted" in said
