@@ -125,8 +125,10 @@ def _menu() -> Menu:
             Menu(
                 title="Level of theory",
                 items=[
-                    MenuItemTerms(search_quantity=_of("xc_functional"), options=20),
-                    MenuItemTerms(search_quantity=_of("code"), options=20),
+                    MenuItemTerms(
+                        search_quantity=_of("levels_of_theory.xc_functional"), options=20
+                    ),
+                    MenuItemTerms(search_quantity=_of("levels_of_theory.code"), options=20),
                 ],
             ),
             Menu(
@@ -187,7 +189,7 @@ def _widgets() -> list[WidgetPeriodicTable | WidgetTerms | WidgetHistogram | Wid
         ),
         WidgetTerms(
             title="Functional",
-            search_quantity=_of("xc_functional"),
+            search_quantity=_of("levels_of_theory.xc_functional"),
             layout=_place(4, 9, 20, 0),
         ),
         WidgetScatterPlot(

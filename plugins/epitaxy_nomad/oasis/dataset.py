@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-from nomad.metainfo import JSON, Package, Quantity, Section
+from nomad.datamodel.data import ArchiveSection
+from nomad.metainfo import JSON, Package, Quantity, Section, SubSection
 from nomad_ml_workflows.schema_packages.dataset import Dataset
 
 m_package = Package(name="epitaxy data sets", description="Data sets curated with epitaxy.")
+
+
+class LevelOfTheory(ArchiveSection):
+    """Code and functional of some of the data, so that a search finds each of several."""
+
+    m_def = Section(label="Level of theory")
+
+    code = Quantity(type=str, description="Code, with its version where it is known.")
+    xc_functional = Quantity(type=str, description="Functional.")
 
 
 class StructureDataset(Dataset):
@@ -63,6 +73,7 @@ class StructureDataset(Dataset):
     problems = Quantity(
         type=str, shape=["*"], description="What is missing or damaged, one sentence each."
     )
+    levels_of_theory = SubSection(sub_section=LevelOfTheory, repeats=True)
 
 
 m_package.__init_metainfo__()

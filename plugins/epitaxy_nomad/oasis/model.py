@@ -13,7 +13,7 @@ from nomad.datamodel.data import ArchiveSection
 from nomad.metainfo import JSON, Datetime, Package, Quantity, Section, SubSection
 from nomad_ml_workflows.schema_packages.model import Evaluation, MLModel, ModelArtifact, Training
 
-from epitaxy_nomad.oasis.dataset import StructureDataset
+from epitaxy_nomad.oasis.dataset import LevelOfTheory, StructureDataset
 from epitaxy_nomad.oasis.search_entries import find_entry
 
 MODEL = "epitaxy_nomad.oasis.model.TrainedModel"
@@ -59,6 +59,7 @@ class TrainingRun(Training):
 
     m_def = Section(label="Training")
 
+    max_epochs = Quantity(type=int, description="Epochs after which training ends at the latest.")
     schedule = Quantity(type=str, description="Schedule of the learning rate.")
     loss = Quantity(type=str, description="Loss function.")
     seed = Quantity(type=int, description="Seed from which all random choices are derived.")
@@ -275,6 +276,7 @@ class TrainedModel(MLModel):
         type=str, shape=["*"], description="What is missing or damaged, one sentence each."
     )
 
+    levels_of_theory = SubSection(sub_section=LevelOfTheory, repeats=True)
     targets = SubSection(sub_section=PredictedTarget, repeats=True)
     artifacts = SubSection(sub_section=ModelFile, repeats=True)
     training = SubSection(sub_section=TrainingRun)

@@ -14,7 +14,7 @@ from epitaxy.stores.memory_map import FORMAT, open_columns
 from epitaxy_nomad.oasis.dataset import StructureDataset
 from epitaxy_nomad.oasis.facts import Facts, Note
 from epitaxy_nomad.oasis.lineage import MAX_IDS
-from epitaxy_nomad.oasis.read_model import joined
+from epitaxy_nomad.oasis.theory import fill_theory
 from epitaxy_nomad.oasis.upload_folder import UploadFolder
 
 STORES: Mapping[str, str] = {FORMAT: "memory map", "epitaxy-dataset-bp5": "ADIOS2 BP5"}
@@ -48,7 +48,13 @@ def read_dataset(
     section.main_quantity = next((n for n in ("energy", *quantities) if n in quantities), None)
     section.history = facts.mappings("history")
     section.n_operations = len(section.history)
-    _methods(section, facts.sections("methods"))
+    fill_theory(
+        section,
+        (
+            (m.text("code") or "", m.text("xc_functional") or "", m.text("settings") or "")
+            for m in facts.sections("methods")
+        ),
+    )
     origins = facts.sections("origins")
     section.databases = sorted({text for o in origins if (text := o.text("database"))})
     section.licenses = sorted({text for o in origins if (text := o.text("license"))})
@@ -61,14 +67,6 @@ def read_dataset(
         except MissingDependencyError as error:  # of the server; the data set is whole
             section.description += f" Elements and labels are not listed: {error}"
     return section
-
-
-def _methods(section: StructureDataset, methods: list[Facts]) -> None:
-    section.method_codes = [method.text("code") or "" for method in methods]
-    section.method_functionals = [method.text("xc_functional") or "" for method in methods]
-    section.method_settings = [method.text("settings") or "" for method in methods]
-    section.xc_functional = joined(section.method_functionals)
-    section.code = joined(section.method_codes)
 
 
 def _check_files(facts: Facts, folder: UploadFolder, note: Note) -> int:
@@ -120,11 +118,7 @@ def _columns(
     section.n_elements = len(section.elements)
     section.tag_names = list(dataset.tags)
     if not section.method_codes:
-        section.method_codes = [method.code for method in dataset.methods]
-        section.method_functionals = [method.xc_functional for method in dataset.methods]
-        section.method_settings = [method.settings for method in dataset.methods]
-        section.xc_functional = joined(section.method_functionals)
-        section.code = joined(section.method_codes)
+        fill_theory(section, ((m.code, m.xc_functional, m.settings) for m in dataset.methods))
         section.databases = sorted({o.database for o in dataset.origins if o.database})
         section.licenses = sorted({o.license for o in dataset.origins if o.license})
     _sources(section, dataset, max_references=max_references)

@@ -21,6 +21,7 @@ from epitaxy_nomad.oasis.model import (
     TrainingRun,
 )
 from epitaxy_nomad.oasis.read_split import read_split
+from epitaxy_nomad.oasis.theory import fill_theory
 from epitaxy_nomad.oasis.upload_folder import UploadFolder
 
 KINDS = ("model", "ensemble", "delta")
@@ -44,7 +45,13 @@ def read_model(facts: Facts, folder: UploadFolder, note: Note) -> TrainedModel:
         note(folder.without_path(str(error)))
     model = TrainedModel()
     _what(model, facts, note)
-    _methods(model, facts)
+    fill_theory(
+        model,
+        (
+            (m.text("code") or "", m.text("xc_functional") or "", m.text("settings") or "")
+            for m in facts.sections("methods")
+        ),
+    )
     model.split = read_split(facts, folder)
     model.training = _training(facts)
     if model.training is not None and model.split is not None and model.split.dataset is not None:
@@ -93,21 +100,12 @@ def _what(model: TrainedModel, facts: Facts, note: Note) -> None:
     model.model_version = versions.text("epitaxy")
 
 
-def _methods(model: TrainedModel, facts: Facts) -> None:
-    methods = facts.sections("methods")
-    model.method_codes = [method.text("code") or "" for method in methods]
-    model.method_functionals = [method.text("xc_functional") or "" for method in methods]
-    model.method_settings = [method.text("settings") or "" for method in methods]
-    model.xc_functional = joined(model.method_functionals)
-    model.code = joined(model.method_codes)
-
-
 def _training(facts: Facts) -> TrainingRun | None:
     if "training" not in facts:
         return None
     options = facts.section("training")
     return TrainingRun(
-        epochs=options.whole("epochs"),
+        max_epochs=options.whole("epochs"),
         batch_size=options.whole("batch_size"),
         dataset_split="train",
         optimizer=Optimizer(name=options.text("optimizer"), learning_rate=options.number("lr")),
@@ -197,15 +195,6 @@ def _description(model: TrainedModel) -> str:
             f"{model.main_error:.4g} {model.main_error_unit}."
         )
     return text
-
-
-def joined(words: list[str]) -> str | None:
-    """Return the distinct words in one, the most common first; None if there is none."""
-    known = [word for word in words if word]
-    distinct = sorted(set(known), key=lambda word: (-known.count(word), word))
-    if len(distinct) > 5:
-        distinct = [*distinct[:5], f"{len(distinct) - 5} more"]
-    return ", ".join(distinct) or None
 
 
 def _short(name: str | None) -> str | None:

@@ -240,7 +240,7 @@ def test_an_artifact_becomes_a_trained_model(nomad, single, trained):
     assert (model.predicts_forces, model.has_uncertainty, model.is_complete) == (True, False, True)
     assert model.cutoff.to("angstrom").magnitude == 3.5
     assert (model.xc_functional, model.code) == ("EMT", "ASE EMT")
-    assert (model.training.seed, model.training.epochs) == (5, 1)
+    assert (model.training.seed, model.training.max_epochs) == (5, 1)
     assert model.training.optimizer.name == "adamw"
     assert model.split.n_train == 7
     assert model.split.train_digest == trained.split.train.digest
@@ -470,6 +470,7 @@ def test_a_data_set_refers_to_the_systems_of_its_entries(nomad, from_nomad):
     assert found.quantity_units == ["eV", "eV/Å", "eV/Å^3"]
     assert found.label_counts.tolist() == [6, 6, 6]
     assert (found.xc_functional, found.code) == ("LDA, PBE", "FHI-aims")
+    assert [level.xc_functional for level in found.levels_of_theory] == ["LDA", "PBE"]
     assert (found.n_source_entries, found.source_entry_ids) == (3, ["e-0", "e-1", "e-2"])
     assert found.source_upload_ids == ["u-9"] * 3
     references = archive.m_to_dict()["data"]["references"]
