@@ -25,15 +25,23 @@ class Publication:
         plan: what.
         deadline: seconds to wait for each of NOMAD's processes.
         tell: called with a line for people at each step.
+        central_token: of the central NOMAD; "" for the Oasis' own account there.
     """
 
     def __init__(
-        self, service: Service, plan: Plan, *, deadline: float, tell: Callable[[str], None]
+        self,
+        service: Service,
+        plan: Plan,
+        *,
+        deadline: float,
+        tell: Callable[[str], None],
+        central_token: str = "",
     ):
         self._service = service
         self._plan = plan
         self._deadline = deadline
         self._tell = tell
+        self._central_token = central_token
         self._started = self._now()
         self._known: Mapping[str, Any] = {}  # facts of the receipt by which the upload was found
         self._said = ""
@@ -75,10 +83,10 @@ class Publication:
             self._tell("it is published already")
         if plan.to_central and not upload.published_to:
             self._tell("sending it to the central NOMAD")
-            upload = service.publish(
+            upload = service.send_on(
                 upload.upload_id,
+                token=self._central_token,
                 embargo_months=plan.embargo_months,
-                to_central=True,
                 deadline=self._deadline,
             )
         if plan.doi and dataset is not None and not dataset.doi:

@@ -44,8 +44,9 @@ class NomadPublisher:
         doi: get a DOI for the dataset; all that is in it must be published.
         publish: publish for good: nobody can change or delete it then.
         embargo_months: how long it stays hidden after its publication, 0 to 36.
-        to_central: send what is published on an Oasis to the central NOMAD, too; needs an
-            administrator of the Oasis.
+        to_central: send what is published on an Oasis to the central NOMAD, too.
+        central_token_file: file with your token of the central NOMAD, for `to_central`; without
+            it the Oasis' own account there is used, which needs an administrator.
         entry: whether to add an entry of a kind that every NOMAD understands: "auto" where the
             plugin of epitaxy is not installed, as without any entry nothing can be found and
             published; "always" or "never".
@@ -78,6 +79,7 @@ class NomadPublisher:
         publish: bool = False,
         embargo_months: int = 0,
         to_central: bool = False,
+        central_token_file: Path | None = None,
         entry: EntryChoice = "auto",
         compressed: bool = False,
         max_upload_bytes: int = 32 * 2**30,
@@ -96,6 +98,8 @@ class NomadPublisher:
             raise OptionError(
                 "doi, to_central and embargo_months are for what is published: add publish: true"
             )
+        if central_token_file is not None and not to_central:
+            raise OptionError("central_token_file is for to_central: true")
         if doi and embargo_months:
             raise OptionError("NOMAD gives no DOI to what is under embargo: leave out one of them")
         if not deadline > 0 or max_upload_bytes < 1:
@@ -106,6 +110,7 @@ class NomadPublisher:
         self.clock: Clock = SYSTEM_CLOCK
         self._url = url
         self._token_file = token_file
+        self._central_token_file = central_token_file
         self._upload_name = upload_name
         self._comment = comment
         self._deadline = deadline
@@ -148,8 +153,15 @@ class NomadPublisher:
             return self._announce(plan)
         plan.stream(with_entry=plan.entry != "never")  # refuses what is too large
         token = read_token(self._token_file, is_needed=True, why="publishing needs a token")
+        central_token = read_token(self._central_token_file, is_needed=False)
         with Service(self._url, token, clock=self.clock, **self._web) as service:
-            return Publication(service, plan, deadline=self._deadline, tell=self.tell).run()
+            return Publication(
+                service,
+                plan,
+                deadline=self._deadline,
+                tell=self.tell,
+                central_token=central_token,
+            ).run()
 
     def _planned(self, content: Content) -> Plan:
         said = f"epitaxy {content.kind}, sha256 {content.digest}"

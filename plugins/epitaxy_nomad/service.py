@@ -465,43 +465,72 @@ class Service:
         return found.doi
 
     def publish(
-        self,
-        upload_id: str,
-        *,
-        embargo_months: int | None = None,
-        to_central: bool = False,
-        deadline: float = 3600.0,
+        self, upload_id: str, *, embargo_months: int | None = None, deadline: float = 3600.0
     ) -> Upload:
         """Publish an upload, for good; return when it is done.
 
         Args:
             upload_id: its processing must have succeeded.
             embargo_months: 0 to 36: how long it stays hidden; None leaves what is set.
-            to_central: send an upload that is published on an Oasis to the central NOMAD.
             deadline: seconds to wait at most.
 
         Raises:
             PublishError: NOMAD refuses, or the process fails.
         """
-        params: dict[str, Any] = {
-            "embargo_length": embargo_months,
-            "to_central_nomad": "true" if to_central else None,
-            "wait_for_processing": "false",
-        }
+        params = {"embargo_length": embargo_months, "wait_for_processing": "false"}
         path = f"uploads/{_id(upload_id)}/action/publish"
         ask = lambda: self._ask("POST", path, params, about=upload_id)  # noqa: E731
         try:
             self._blocked(upload_id, ask)
         except PublishError:
             # An answer that was lost on the way: the second request finds the upload published.
-            now = self.get(upload_id)
-            if to_central or not now.is_published:
+            if not self.get(upload_id).is_published:
                 raise
         done = self.wait(upload_id, deadline=deadline)
-        is_done = bool(done.published_to) if to_central else done.is_published
-        if done.status == "FAILURE" or not is_done:
-            where = "to the central NOMAD" if to_central else "here"
-            raise PublishError(f"upload {upload_id} was not published {where}: {_said_of(done)}")
+        if done.status == "FAILURE" or not done.is_published:
+            raise PublishError(f"upload {upload_id} was not published: {_said_of(done)}")
+        return done
+
+    def send_on(
+        self,
+        upload_id: str,
+        *,
+        token: str = "",
+        embargo_months: int | None = None,
+        deadline: float = 3600.0,
+    ) -> Upload:
+        """Let an Oasis send a published upload to the central NOMAD; return when it is done.
+
+        Args:
+            upload_id: it must be published on the Oasis.
+            token: of a user of the central NOMAD; "" for the Oasis' own account there, which only
+                an administrator of the Oasis may use.
+            embargo_months: 0 to 36: how long it stays hidden there; None as here.
+            deadline: seconds to wait at most.
+
+        Raises:
+            PublishError: one of the two refuses, or the process fails.
+        """
+        action, body = "publish", None
+        params: dict[str, Any] = {"embargo_length": embargo_months, "to_central_nomad": "true"}
+        if token:
+            self._client.hide(token)
+            action, params = "transfer", {}
+            body = {"auth_token": token, "embargo_length": embargo_months}
+        path = f"uploads/{_id(upload_id)}/action/{action}"
+        before = self.get(upload_id).published_to
+
+        def ask() -> Any:
+            return self._ask("POST", path, params, body=body, about=upload_id, once=True)
+
+        # NOMAD answers when all is sent, which may take longer than we listen: the upload tells.
+        with suppress(SourceError):
+            self._blocked(upload_id, ask)
+        done = self.wait(upload_id, deadline=deadline)
+        if done.status == "FAILURE" or done.published_to == before:
+            raise PublishError(
+                f"upload {upload_id} did not reach the central NOMAD: {_said_of(done)}"
+            )
         return done
 
     # --- how ---

@@ -32,9 +32,9 @@ def read_token(
         try:
             token = Path(file).expanduser().read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise OptionError(f"token_file = {str(file)!r} cannot be read: {error}") from error
+            raise OptionError(f"the token file {str(file)!r} cannot be read: {error}") from error
         if not token or any(c.isspace() for c in token) or not token.isascii():
-            raise OptionError(f"token_file = {str(file)!r} must hold one token and nothing else")
+            raise OptionError(f"the token file {str(file)!r} must hold one token and nothing else")
         return token
     token = os.environ.get(VARIABLE, "").strip() if is_needed else ""
     if is_needed and not token:

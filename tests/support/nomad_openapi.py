@@ -21,6 +21,7 @@ USED = {
     "/uploads/{upload_id}/raw/{path}": ("get", "put"),
     "/uploads/{upload_id}/action/publish": ("post",),
     "/uploads/{upload_id}/action/process": ("post",),
+    "/uploads/{upload_id}/action/transfer": ("post",),
     "/entries/{entry_id}": ("get",),
     "/datasets": ("get", "post"),
     "/datasets/{dataset_id}": ("get",),

@@ -22,6 +22,7 @@ from loopback import Reply, Request
 from nomad_openapi import EXTRACT
 
 TOKEN = "eyJhbGciOi.secret-token.of-a-user"
+CENTRAL_TOKEN = "central-secret-of-a-user"
 PREFIX = "/nomad/api/v1"
 USER = {"user_id": "68878af7-6845-46c0-b2c1-250d4d8eb470", "name": "Ada", "is_admin": False}
 OTHER = "11111111-6845-46c0-b2c1-250d4d8eb470"
@@ -127,6 +128,7 @@ class NomadUploads:
             ("PUT", f"{upload}/raw/(.*)", self._put),
             ("POST", f"{upload}/action/publish", self._publish),
             ("POST", f"{upload}/action/process", self._process),
+            ("POST", f"{upload}/action/transfer", self._transfer),
             ("GET", "/entries/([^/]+)", self._entry),
             ("GET", "/datasets", self._datasets),
             ("POST", "/datasets", self._make_dataset),
@@ -459,6 +461,23 @@ class NomadUploads:
             upload.published, upload.embargo = True, embargo
 
         self._start(upload, "publish_externally" if to_central else "publish_upload", done)
+        return self._answer(upload)
+
+    def _transfer(self, request: Request, upload_id: str) -> dict[str, Any]:
+        self._may("uploads:export")
+        upload = self._held(upload_id)
+        if not upload.published:
+            raise RefusalError(400, "The upload should be published first.")
+        self._unblocked(upload)
+
+        def done() -> None:
+            if request.json["auth_token"] == CENTRAL_TOKEN:
+                upload.published_to.append("https://nomad-lab.eu/prod/v1/api")
+            else:
+                said = f"Error message from external deployment: {request.json['auth_token']} bad"
+                upload.status, upload.errors = "FAILURE", [said]
+
+        self._start(upload, "_publish_externally", done)
         return self._answer(upload)
 
     # --- datasets ---

@@ -128,6 +128,10 @@ class Client:
         if self._cache is not None:
             self._transport.consolation = ": what was read is in the cache"
 
+    def hide(self, secret: str) -> None:
+        """Keep a secret of a body out of messages, logs and answers, as those of headers are."""
+        self._transport.secrets = (secret, *self._transport.secrets)
+
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from loopback import FakeClock, Loopback
 from nomad_openapi import EXTRACT, WHOLE, extract
-from nomad_uploads import PREFIX, TOKEN, Checked, NomadUploads
+from nomad_uploads import CENTRAL_TOKEN, PREFIX, TOKEN, Checked, NomadUploads
 
 from epitaxy.errors import ArtifactError, DataError, OptionError, PublishError, StoreError
 from epitaxy.receipts import append_receipt, content_digest
@@ -198,6 +198,32 @@ def test_only_an_administrator_sends_it_to_the_central_nomad(artifact, nomad, se
     assert the(nomad).published  # what could be done is done
 
 
+def test_a_token_of_the_central_nomad_lets_anybody_send_it_there(artifact, nomad, server, tmp_path):
+    (tmp_path / "token").write_text(CENTRAL_TOKEN)
+    given = {"publish": True, "to_central": True, "central_token_file": tmp_path / "token"}
+    server.fail("refused", at=order_of(server, artifact, "/action/transfer", **given))
+    receipt = make(server, **given).publish(artifact)  # one answer is lost, nothing is sent twice
+    assert receipt.facts["published_to"] == ["https://nomad-lab.eu/prod/v1/api"]
+    assert make(server, **given).publish(artifact).facts["published_to"]
+    assert sum(request.path.endswith("/transfer") for request in server.requests) == 1
+    assert CENTRAL_TOKEN not in str(receipt)
+
+
+def test_what_the_central_nomad_refuses_is_told_without_the_token(artifact, server, tmp_path):
+    (tmp_path / "token").write_text("expired-secret")
+    given = {"publish": True, "to_central": True, "central_token_file": tmp_path / "token"}
+    with pytest.raises(PublishError, match=r"did not reach the central NOMAD: .*\*\*\* bad"):
+        make(server, **given).publish(artifact)
+
+
+def order_of(server: Loopback, path: Path, ending: str, **options: object) -> int:
+    """Return the number of the first request of this kind when `path` is published."""
+    with Loopback(NomadUploads()) as rehearsal:
+        make(rehearsal, **options).publish(path)
+        paths = [request.path for request in rehearsal.requests]
+    return next(i for i, asked in enumerate(paths, start=1) if asked.endswith(ending))
+
+
 # --- once ---
 
 
@@ -298,6 +324,7 @@ def test_a_dry_run_tells_the_exact_size(artifact, nomad, server):
         ({"embargo_months": 3}, "add publish: true"),
         ({"doi": True, "publish": True}, "needs the option dataset"),
         ({"to_central": True}, "add publish: true"),
+        ({"central_token_file": Path("x")}, "is for to_central: true"),
         ({"doi": True, "dataset": "x", "publish": True, "embargo_months": 1}, "under embargo"),
         ({"deadline": 0.0}, "must be above 0"),
     ],
