@@ -59,6 +59,22 @@ class Way:
     deadline: float = 3600.0
     poll: float = 15.0
 
+    def __post_init__(self) -> None:
+        """Check.
+
+        Raises:
+            OptionError: a number is out of range, or an embargo is wanted for what stays private.
+        """
+        if self.workers < 1 or (self.max_unpublished or 1) < 1:
+            raise OptionError(
+                f"workers = {self.workers} and max_unpublished = {self.max_unpublished} must be 1 "
+                "or more"
+            )
+        if not 0 <= (self.embargo_months or 0) <= 36:
+            raise OptionError(f"embargo = {self.embargo_months} months; NOMAD allows 0 to 36")
+        if self.embargo_months is not None and not self.publish:
+            raise OptionError("an embargo is for what is published: add --publish, or leave it out")
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -107,15 +123,9 @@ def send(
         tell: called with one line at a time.
 
     Raises:
-        OptionError: an option is out of range.
         PublishError: NOMAD does not accept the token, or the dataset cannot be made.
         SourceError: NOMAD cannot be reached.
     """
-    if way.workers < 1 or not 0 <= (way.embargo_months or 0) <= 36:
-        raise OptionError(
-            f"workers = {way.workers} must be 1 or more, embargo_months = {way.embargo_months} 0 "
-            "to 36"
-        )
     sender = _Sender(ledger, rules, way, tell)
     goal = "published" if way.publish else "counted"
     outcome = Outcome()

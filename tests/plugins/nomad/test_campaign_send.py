@@ -391,14 +391,18 @@ def test_a_wrong_token_stops_before_anything_is_sent(
         )
 
 
-@pytest.mark.parametrize("way", [Way(workers=0), Way(embargo_months=40)])
-def test_a_way_that_makes_no_sense_is_refused(
-    tmp_path: Path, nomad: tuple[Nomad, Loopback], way: Way
-) -> None:
-    _, server = nomad
-    sent(campaign(tmp_path, n=2), server)
-    with pytest.raises(OptionError, match="workers"):
-        sent(tmp_path / "camp", server, way)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"workers": 0},
+        {"max_unpublished": -1},
+        {"publish": True, "embargo_months": 40},
+        {"embargo_months": 3},
+    ],
+)
+def test_a_way_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError):
+        Way(**options)
 
 
 def test_a_dry_run_opens_no_socket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
