@@ -12,8 +12,8 @@ from epitaxy_dos.spectra import Fingerprints
 
 KINDS = ("complete", "average", "connected")
 
-MOST_FOR_LINKAGE = 8000
-"""Entries up to which a hierarchy of all pairs is affordable: 8000 need 0.5 GB."""
+MOST_FOR_LINKAGE = 5000
+"""Entries up to which a hierarchy of all pairs is affordable: 5000 need 0.5 GB."""
 
 _ROWS = 512
 
@@ -49,7 +49,7 @@ def find_clusters(
         kind: "complete": every pair of a cluster is at least as similar as the threshold, so
             the cluster is homogeneous. "average": clusters are joined while the mean similarity
             between them is. "connected": a chain of similar pairs leads from each entry to each
-            other; the ends may differ. "" for complete up to 8,000 entries, else connected.
+            other; the ends may differ. "" for complete up to 5,000 entries, else connected.
 
     Raises:
         OptionError: threshold or kind is not allowed, or there are too many entries for it.

@@ -45,7 +45,7 @@ def blocks(
     """
     if n_workers < 0:
         raise OptionError(f"n_workers={n_workers}: 1 or more, 0 for all processors")
-    n_workers = n_workers or len(os.sched_getaffinity(0))
+    n_workers = n_workers or _processors()
     columns = fingerprints if others is None else others
     height = max(1, min(1024, _BLOCK_VALUES // max(1, len(columns))))
     slices = [
@@ -64,6 +64,13 @@ def blocks(
                 yield first, future.result()
         for first, future in waiting:
             yield first, future.result()
+
+
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def similarities(

@@ -68,7 +68,9 @@ def matrix_figure(study: Study) -> Any:
         if len(words) <= _MOST_LABELS:
             _name(axes, bounds, words, study.group_names[depth], second=bool(depth), n=n)
     if not levels or len(_runs(levels[:1])[1]) > _MOST_LABELS:
-        axes.set(xlabel="entry", ylabel="entry")
+        order = [name for name in study.settings if name not in study.group_names]
+        said = "entry" + (f", sorted by {', '.join(order)}" if order else "")
+        axes.set(xlabel=said, ylabel=said)
         if n <= _MOST_IDS:
             axes.set_xticks(np.arange(n) + 0.5, study.ids, rotation=90, fontsize=7)
             axes.set_yticks(np.arange(n) + 0.5, study.ids, fontsize=7)

@@ -14,6 +14,7 @@ import numpy as np
 
 from epitaxy.errors import StoreError
 from epitaxy.stores.new_file import new_file
+from epitaxy_dos.convergence import Curve
 from epitaxy_dos.matrix import nearest, similarity_matrix
 from epitaxy_dos.plots import (
     as_svg,
@@ -23,6 +24,7 @@ from epitaxy_dos.plots import (
     save_png,
     spectra_figure,
 )
+from epitaxy_dos.settings import ordered
 from epitaxy_dos.statistics import Effect
 from epitaxy_dos.study import Study
 from epitaxy_dos.table import Spectra
@@ -197,7 +199,7 @@ def summary_lines(study: Study) -> list[str]:
             f"{n_like:,} of {len(found):,} reach {study.options.threshold:g} against the "
             f"best-converged of their set ({n_best:,})"
         )
-    for curve in study.curves[:_MOST_NAMED]:
+    for curve in _best_first(study)[:_MOST_NAMED]:
         start = curve.converged_from(study.options.threshold)
         label = f" ({curve.label})" if curve.label else ""
         lines.append(
@@ -208,6 +210,11 @@ def summary_lines(study: Study) -> list[str]:
     if len(study.curves) > _MOST_NAMED:
         lines.append(f"  {len(study.curves) - _MOST_NAMED:,} more curves are in similarity.json")
     return lines
+
+
+def _best_first(study: Study) -> list[Curve]:
+    """Return the curves that lead to a reference before those that do not."""
+    return sorted(study.curves, key=lambda curve: not curve.has_reference)
 
 
 def _effect_line(effect: Effect) -> str:
@@ -331,7 +338,7 @@ def _curve_table(study: Study) -> str:
             curve.converged_from(threshold) or "not converged",
             study.ids[curve.reference],
         ]
-        for curve in study.curves[:_MOST_CURVES]
+        for curve in _best_first(study)[:_MOST_CURVES]
     ]
     heading = ["parameter", "at the start", f"{threshold:g} from", "compared with"]
     return _table(heading, rows) + _more(len(study.curves) - len(rows))
@@ -344,7 +351,7 @@ def _cluster_table(study: Study) -> str:
         (members,) = np.nonzero(study.clusters.labels == number)
         cells = [str(number), f"{sizes[number]:,}", study.ids[middle_of(study, number)]]
         for texts in study.settings.values():
-            words = list(dict.fromkeys(texts[members].tolist()))
+            words = ordered(texts[members])
             cells.append(", ".join(words) if len(words) <= 4 else f"{len(words):,} values")
         rows.append(cells)
     kinds = {

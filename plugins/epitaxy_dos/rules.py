@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -49,7 +49,8 @@ def kept(study: Study, rule: Rule) -> np.ndarray:
 def keep(dataset: Dataset, study: Study, rule: Rule = "converged") -> Dataset:
     """Return the entries that a rule keeps, in the dataset's order, with a step in the history.
 
-    Entries without a spectrum are dropped: nothing is known of them.
+    Entries without a spectrum are dropped: nothing is known of them. The step has a recipe for
+    `epitaxy clean` that does the same again: the ids that were dropped.
 
     Raises:
         DataError: the study is of another dataset, or nothing is left.
@@ -72,6 +73,17 @@ def keep(dataset: Dataset, study: Study, rule: Rule = "converged") -> Dataset:
                 "dropped": n_spectra - len(rows),
                 "after": len(rows),
             },
+            "recipe": _recipe(dataset, rows),
             "digest_before": dataset.digest,
         }
     )
+
+
+def _recipe(dataset: Dataset, rows: np.ndarray) -> list[dict[str, Any]]:
+    """Return the core's operation that keeps the same rows; none where ids are not unique."""
+    ids = list(dataset.ids)
+    stay = {ids[row] for row in rows}
+    dropped = [name for name in ids if name not in stay]
+    if not dropped or len(dropped) + len(rows) != len(dataset):
+        return []
+    return [{"operation": "drop", "options": {"ids": dropped}}]

@@ -7,9 +7,11 @@ A setting is found, in this order, as a tag of that name, as a field of the leve
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from operator import attrgetter
 
 import numpy as np
@@ -25,6 +27,7 @@ _ALIASES = {
     "functional": "xcfunctional",
     "xc": "xcfunctional",
     "kpoints": "kmesh",
+    "kpoint": "kmesh",
     "kgrid": "kmesh",
     "formula": "composition",
 }
@@ -53,7 +56,10 @@ def setting(dataset: Spectra, name: str) -> np.ndarray:
     found = _of_methods(dataset, lambda method: _phrase(method.settings, wanted))
     if (found != _MISSING).any():
         return found
-    raise DataError(f"no entry says its {name!r}; there are: {', '.join(offered(dataset))}")
+    names = offered(dataset)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise DataError(f"no entry says its {name!r}; there are: {', '.join(names)}.{hint}")
 
 
 def offered(dataset: Spectra) -> list[str]:
@@ -61,7 +67,9 @@ def offered(dataset: Spectra) -> list[str]:
     names = list(dataset.tags)
     names += [f for f in _FIELDS if any(getattr(m, f) for m in dataset.methods)]
     for method in dataset.methods:
-        names += [" ".join(words[:-1]) for words in _phrases(method.settings) if len(words) > 1]
+        for words in _phrases(method.settings):
+            name = list(takewhile(lambda word: not re.search(r"\d", word), words[:-1]))
+            names += [" ".join(name)] if name else []
     return list(dict.fromkeys([*names, "composition"]))
 
 

@@ -210,7 +210,8 @@ class DosSource:
 def _electrons(spectrum: Spectrum, zero: float) -> float:
     """Return the integral of a spectrum up to its zero."""
     energies = np.append(spectrum.energies[spectrum.energies < zero], zero)
-    return float(np.trapezoid(np.interp(energies, spectrum.energies, spectrum.total), energies))
+    dos = np.interp(energies, spectrum.energies, spectrum.total)
+    return float(((dos[1:] + dos[:-1]) / 2 * np.diff(energies)).sum())
 
 
 def _atoms(formula: str) -> np.ndarray:

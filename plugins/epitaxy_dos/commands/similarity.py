@@ -73,7 +73,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--clusters",
         choices=("complete", "average", "connected"),
         default="",
-        help="how clusters are made (default: complete, connected above 8,000 entries)",
+        help="how clusters are made (default: complete, connected above 5,000 entries)",
     )
     parser.add_argument(
         "--keep",
