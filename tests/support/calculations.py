@@ -16,7 +16,10 @@ ENDINGS = {
     "INFO.OUT": ("| EXCITING FLUORINE started   =\n", "| EXCITING FLUORINE stopped   =\n"),
     "aims.out": ("          Invoking FHI-aims ...\n", "          Have a nice day.\n"),
     "pw.out": ("     Program PWSCF v.7.2 starts on\n", "   JOB DONE.\n"),
-    "gs.txt": ("  __  _  _\n | _ |_)|_||  |\n |__||  | ||/\\| - 26.7.0\n", "Max RSS: 117.574\n"),
+    "gs.txt": (
+        "  __  _  _\n | _ |_)|_||  |\n |__||  | ||/\\| - 26.7.0\n",
+        "|iter:   8| 16:20:28 |  -10.618 |\n\nConverged in 8 steps\n",
+    ),
 }
 """Name of a main output -> how it begins, and how it ends if the calculation ended well."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from epitaxy.errors import OptionError
 from epitaxy_nomad.campaign.codes import CODES, own_code
-from epitaxy_nomad.campaign.find import Calculation, Rules, Survey, survey
+from epitaxy_nomad.campaign.find import Rules, Survey, survey
 from epitaxy_nomad.campaign.ledger import NAME, Ledger
 from epitaxy_nomad.campaign.plan import Limits, parts
 
@@ -70,7 +70,7 @@ class News:
 
     Attributes:
         found: all finished calculations, and what was left out.
-        new_parts: numbers of the uploads that are planned now.
+        new_parts: numbers of the uploads that are planned and not begun.
         n_sent: calculations that were sent, or begun to be, before.
         changed: calculations that differ from what was sent.
     """
@@ -137,12 +137,12 @@ def plan(
 
 def _planned(ledger: Ledger, found: Survey, limits: Limits) -> News:
     news = News(found)
-    begun: dict[str, Calculation] = {}
-    for part in list(ledger.parts.values()):
-        if part.has("packed"):
-            begun.update(part.calculations)
-        else:
-            ledger.record("dropped", part.number, {})
+    begun = {
+        name: calculation
+        for part in ledger.parts.values()
+        if part.has("packed")
+        for name, calculation in part.calculations.items()
+    }
     todo = []
     for calculation in found.calculations:
         if (earlier := begun.get(calculation.name)) is None:
@@ -156,6 +156,12 @@ def _planned(ledger: Ledger, found: Survey, limits: Limits) -> News:
     for name, reason in found.left_out.items():
         if ledger.left_out.get(name) != reason:
             ledger.record("left out", 0, {"calculation": name, "reason": reason})
+    waiting = [part for part in ledger.parts.values() if not part.has("packed")]
+    if [list(part.calculations.values()) for part in waiting] == filled:
+        news.new_parts = [part.number for part in waiting]
+        return news
+    for part in waiting:
+        ledger.record("dropped", part.number, {})
     news.new_parts = [ledger.add_part(calculations).number for calculations in filled]
     return news
 

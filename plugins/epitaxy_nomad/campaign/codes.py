@@ -24,9 +24,10 @@ class Code:
         name: of the code.
         file: what the whole name of the file must match.
         head: what its first 4 kB must have; None where the name says enough.
-        end: what its last 64 kB have if the calculation ended well; None to believe that it did.
-        failed: what they have if it did not, whatever else they say.
+        end: what its end has if the calculation ended well; None to believe that it did.
+        failed: what it has if it did not, whatever else it says.
         end_means: `end` in words.
+        tail: how many bytes the end of the file is.
     """
 
     name: str
@@ -35,10 +36,18 @@ class Code:
     end: re.Pattern[bytes] | None = None
     failed: re.Pattern[bytes] | None = None
     end_means: str = ""
+    tail: int = TAIL
 
 
 def _code(
-    name: str, file: str, head: bytes = b"", end: bytes = b"", failed: bytes = b"", means: str = ""
+    name: str,
+    file: str,
+    head: bytes = b"",
+    end: bytes = b"",
+    failed: bytes = b"",
+    means: str = "",
+    *,
+    tail: int = TAIL,
 ) -> Code:
     return Code(
         name,
@@ -47,6 +56,7 @@ def _code(
         re.compile(end) if end else None,
         re.compile(failed) if failed else None,
         means,
+        tail,
     )
 
 
@@ -56,16 +66,18 @@ CODES: tuple[Code, ...] = (
         "GPAW",
         r".+\.(txt|log|out)",
         rb"\| ?_ +\|_\)\|_\|\||\|   \|   \|_  \| \| \| \|",
-        rb"(?m)^(Max RSS:|Memory usage:)",
-        rb"Did not converge!|KohnShamConvergenceError",
-        "the line 'Max RSS:' or 'Memory usage:'",
+        # The timing at its end tells nothing: failed runs have it, and finished ones may not.
+        rb"(?s)Converged (?:in|after) \d+(?!.*\n\|?iter:)",
+        rb"Did not converge!",
+        "'Converged' behind the last iteration",
+        tail=2**20,  # eigenvalues follow
     ),
     _code(
         "exciting",
         r"INFO\.OUT",
         rb"(?i)\bEXCITING\b",
         rb"EXCITING \S+ stopped",
-        means="the line 'EXCITING ... stopped'",
+        means="line 'EXCITING ... stopped'",
     ),
     _code(
         "FHI-aims",
@@ -73,25 +85,23 @@ CODES: tuple[Code, ...] = (
         rb"Invoking FHI-aims",
         rb"Have a nice day\.",
         rb"Self-consistency cycle not yet converged - restarting|\*\*\* scf_solver: SCF cycle not",
-        "the line 'Have a nice day.'",
+        "line 'Have a nice day.'",
     ),
     _code(
         "VASP",
         r"OUTCAR(\..+)?",
         rb"vasp\.\d",
         rb"General timing and accounting informations for this job",
-        means="the timing at the end of a run",
+        means="timing",
     ),
-    _code(
-        "VASP", r"vasprun\.xml", rb"<modeling>", rb"</modeling>\s*\Z", means="the tag '</modeling>'"
-    ),
+    _code("VASP", r"vasprun\.xml", rb"<modeling>", rb"</modeling>\s*\Z", means="tag '</modeling>'"),
     _code(
         "Quantum ESPRESSO",
         r".+\.(out|pwo|log)",
         rb"Program PWSCF",
         rb"JOB DONE\.",
         rb"convergence NOT achieved",
-        "the line 'JOB DONE.'",
+        "line 'JOB DONE.'",
     ),
 )
 """What is recognised. The codes' files are compressed by nobody: a main output ending in .gz is
@@ -139,12 +149,12 @@ def recognise(path: Path, codes: tuple[Code, ...] = CODES) -> tuple[Code, str] |
         size = stream.seek(0, 2)
         if code.end is None and code.failed is None:
             return code, _binary_problem(path.name, head, stream, size)
-        stream.seek(max(0, size - TAIL))
+        stream.seek(max(0, size - code.tail))
         tail = stream.read()
     if code.failed and (found := code.failed.search(tail)):
         return code, f"{path.name}: failed: {found[0].decode('utf-8', 'replace')!r}"
     if code.end and not code.end.search(tail):
-        return code, f"{path.name}: not finished: {code.end_means} is not at its end"
+        return code, f"{path.name}: not finished: no {code.end_means} at its end"
     return code, ""
 
 

@@ -168,7 +168,7 @@ def send(
                 except EpitaxyError as error:
                     outcome.failed[number] = str(error)
                     ledger.record("failed", number, {"reason": str(error)})
-                    tell(f"part {number}: {error}")
+                    tell(str(error))
         finally:
             sender.stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -203,7 +203,7 @@ class _Sender:
             self._create(part, service)
         elif part.service != service.host:
             raise PublishError(
-                f"part {part.number} is in upload {part.upload_id} at {part.service}; this is "
+                f"upload {part.number} is {part.upload_id} at {part.service}; this is "
                 f"{service.host}: a campaign goes to one service"
             )
         else:
@@ -213,7 +213,7 @@ class _Sender:
                 self._send(part, service, is_new=is_new)
             if not part.has("sent"):
                 raise PublishError(
-                    f"part {part.number}: none of its calculations is as it was planned; upload "
+                    f"upload {part.number}: none of its calculations is as it was planned; "
                     f"{part.upload_id} stays empty: delete it"
                 )
             self._process(part, service)
@@ -295,8 +295,8 @@ class _Sender:
             },
         )
         self.tell(
-            f"part {part.number}: {len(part.calculations):,} calculations, {len(files):,} files, "
-            f"{n_bytes:,} bytes in upload {part.upload_id}"
+            f"upload {part.number}: {len(part.calculations):,} calculations, {len(files):,} files, "
+            f"{n_bytes:,} bytes as {part.upload_id}"
         )
 
     def _send_zip(self, part: Part, service: Service, *, is_new: bool) -> list[SentFile]:
@@ -343,13 +343,13 @@ class _Sender:
         self.ledger.record("published", part.number, {"embargo_months": self.way.embargo_months})
         with self._room:
             self._is_full = False
-        self.tell(f"part {part.number}: published")
+        self.tell(f"upload {part.number}: published")
 
     def _waited(self, part: Part, service: Service) -> Upload:
         upload = service.find(part.upload_id)
         if upload is None:
             raise PublishError(
-                f"part {part.number}: upload {part.upload_id} is gone from {part.service}: "
+                f"upload {part.number}: {part.upload_id} is gone from {part.service}: "
                 "somebody deleted it"
             )
         if upload.is_running:
@@ -359,7 +359,7 @@ class _Sender:
     def _look(self, upload: Upload) -> None:
         """Leave an upload to NOMAD when the run is to end."""
         if self.stop.is_set():
-            raise _StoppedError(f"stopped while NOMAD works on upload {upload.upload_id}")
+            raise _StoppedError(f"stopped while NOMAD works on {upload.upload_id}")
 
     def _process(self, part: Part, service: Service) -> None:
         upload = self._waited(part, service)
@@ -380,10 +380,10 @@ class _Sender:
             {"status": upload.status, "n_entries": n_entries, "errors": errors},
         )
         for error in errors:
-            self.tell(f"part {part.number}: NOMAD: {error}")
+            self.tell(f"upload {part.number}: NOMAD: {error}")
         if upload.status == "FAILURE":
             raise PublishError(
-                f"part {part.number}: NOMAD could not process upload {part.upload_id}: "
+                f"upload {part.number}: NOMAD could not process {part.upload_id}: "
                 f"{'; '.join(upload.errors) or upload.message}"
             )
 
@@ -404,7 +404,7 @@ class _Sender:
         if counted.problems:
             shown = "; ".join(counted.problems[:5])
             raise PublishError(
-                f"part {part.number}: upload {part.upload_id} has {counted.n_files_listed:,} of "
+                f"upload {part.number}: {part.upload_id} has {counted.n_files_listed:,} of "
                 f"{counted.n_files:,} files, {counted.n_bytes_listed:,} of {counted.n_bytes:,} "
                 f"bytes: {shown}{' ...' if len(counted.problems) > 5 else ''}"
             )

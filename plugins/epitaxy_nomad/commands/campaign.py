@@ -167,7 +167,7 @@ def _say_news(news: News, folder: Path) -> int:
             f"upload {number}: {len(part.calculations):,} calculations, {n_files:,} files, "
             f"{_bytes(n_bytes)}"
         )
-    print(f"{ledger.path}: uploads planned now: {len(news.new_parts):,}")
+    print(f"{ledger.path}: uploads to begin: {len(news.new_parts):,}")
     return 1 if news.changed else 0
 
 
@@ -263,7 +263,7 @@ def _status(args: Namespace) -> int:
     print(f"campaign {ledger.facts['name']!r} of {ledger.facts['source']}")
     bad = total_files = total_bytes = 0
     for part in ledger.parts.values():
-        where = f" in upload {part.upload_id}" if part.upload_id else ""
+        where = f" as {part.upload_id}" if part.upload_id else ""
         entries = f", {part.n_entries:,} entries" if part.has("processed") else ""
         n_files = part.n_files or sum(c.n_files for c in part.calculations.values())
         n_bytes = part.n_bytes or sum(c.n_bytes for c in part.calculations.values())

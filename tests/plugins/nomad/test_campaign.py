@@ -49,6 +49,21 @@ def test_a_run_that_says_it_failed_is_left_out_with_its_words(tmp_path: Path) ->
     }
 
 
+def test_a_relaxation_in_gpaw_that_stopped_in_a_later_step_is_not_finished(tmp_path: Path) -> None:
+    """The timing that GPAW writes at the end of its text is there after a failure, too."""
+    for name in ("one", "two", "stopped"):
+        calculation(tmp_path / name, name="gs.txt")
+    once = output("gs.txt")
+    put(
+        tmp_path / "two" / "gs.txt", once + once.partition(b"26.7.0\n")[2] + b"eigenvalues\n" * 9999
+    )
+    cut = once + b"|iter:   1| 16:20:29 |  -10.725895 |\n\ntiming:\n  Total: 1.292\n"
+    put(tmp_path / "stopped" / "gs.txt", cut)
+    found = survey(tmp_path)
+    assert [c.name for c in found.calculations] == ["one", "two"]
+    assert "no 'Converged' behind the last iteration at its end" in found.left_out["stopped"]
+
+
 def test_every_output_below_a_calculation_must_be_finished(tmp_path: Path) -> None:
     """Relaxation and density of states of one structure lie in one folder below the other."""
     calculation(calculation(tmp_path / "si") / "dos", finished=False)
@@ -301,6 +316,9 @@ def test_what_has_been_finished_since_is_added(tmp_path: Path) -> None:
 
 def test_what_was_only_planned_is_planned_anew(tmp_path: Path) -> None:
     folder = campaign(tmp_path, n=2)
+    content = (folder / "ledger.jsonl").read_bytes()
+    assert plan(folder).new_parts == [1]
+    assert (folder / "ledger.jsonl").read_bytes() == content  # nothing is new
     shutil.rmtree(tmp_path / "tree" / "c1")
     calculation(tmp_path / "tree" / "c2")
     assert plan(folder).new_parts == [2]

@@ -365,7 +365,7 @@ def test_an_upload_that_somebody_deleted_is_named(
     )
     del service.uploads[upload_id]
     outcome = sent(folder, server)
-    assert f"upload {upload_id} is gone" in outcome.failed[number]
+    assert f"{upload_id} is gone" in outcome.failed[number]
     assert len(outcome.done) == 1
 
 
