@@ -48,9 +48,16 @@ class ParentFeatures:
             ArtifactError: the parent cannot be read.
             CapabilityError: it lacks the level or an element, or entries have no structure.
         """
-        self._check(dataset)
+        self.check(dataset)
 
-    def _check(self, dataset: Dataset) -> None:
+    def check(self, dataset: Dataset) -> None:
+        """Check that the parent has the features of these entries, without any work.
+
+        Raises:
+            ArtifactError: the parent cannot be read.
+            CapabilityError: it lacks the level or an element, or entries have no structure.
+        """
+        self._parent.level(self._level)
         if self.composition_only:
             self._parent.check_elements(dataset)
         else:
@@ -68,7 +75,7 @@ class ParentFeatures:
         Raises:
             CapabilityError: the parent has no features of an entry.
         """
-        self._check(dataset)
+        self.check(dataset)
         if not self.composition_only:
             found = self._parent.pooled(dataset, self._level, cache=self._cache)
             return found.astype(np.float64)

@@ -134,7 +134,11 @@ class TabularModel:
     def check_data(self, train: Dataset, valid: Dataset, *, run: Run) -> None:
         """Check that `fit` can learn from these data, without any work.
 
+        A featurizer may have `check(dataset)`: what it refuses is refused here.
+
         Raises:
+            ArtifactError: a parent of the features cannot be read.
+            CapabilityError: the features cannot be computed.
             ConfigError: a target has no label, or a claim has labels other than 0 and 1.
             TrainingError: there is nothing to train on.
         """
@@ -158,6 +162,10 @@ class TabularModel:
                     f"targets: {name} is a claim, its labels must be 0 or 1; the training set has "
                     f"{values[mask][~np.isin(values[mask], (0.0, 1.0))][0]}"
                 )
+        check = getattr(run.registry.build("featurizer", self._features), "check", None)
+        if check is not None:
+            for part in (train, valid):
+                check(part)
 
     def _names(self, train: Dataset) -> tuple[str, ...]:
         if self._targets:

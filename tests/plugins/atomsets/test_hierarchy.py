@@ -1,6 +1,7 @@
 """Features of a parent are computed once, and refused by name where there are none."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,9 +9,12 @@ from ase.build import bulk
 
 from epitaxy import Entry
 from epitaxy.dataset import Dataset
-from epitaxy.errors import ArtifactError, CapabilityError, ConfigError
+from epitaxy.errors import ArtifactError, CapabilityError, ConfigError, EpitaxyError
 from epitaxy.hierarchy import Parent, hierarchical_features
+from epitaxy.models import build_model
+from epitaxy.registry import Registry
 from epitaxy.run import Run
+from epitaxy.spec import Spec
 from epitaxy.training.options import TrainingOptions
 from epitaxy_atomsets.featurizer import ParentFeatures
 from epitaxy_atomsets.model import AtomSets
@@ -131,3 +135,23 @@ def test_features_of_another_parent_are_refused(parent: Path) -> None:
     state["parent"] = state["parent"][::-1].copy()
     with pytest.raises(ArtifactError, match="not the one"):
         features.restore(state)
+
+
+def test_a_table_of_a_parent_that_does_not_fit_is_refused_before_training(
+    parent: Path, salts: Dataset, formulas: Dataset, tmp_path: Path
+) -> None:
+    def features(**options: str) -> Any:
+        given = {"use": "parent_features", "parent": str(parent), "level": "V1", **options}
+        spec = {"use": "random_forest", "targets": ["formation_energy"], "features": given}
+        return build_model(Spec.from_config(spec), Registry.from_entry_points())
+
+    run = Run(tmp_path / "run")
+    features().check_data(salts[:8], salts[8:12], run=run)
+    for options, other, message in (
+        ({"parent": str(tmp_path / "nowhere")}, salts, "nowhere is not an artifact"),
+        ({"level": "V9"}, salts, "no features 'V9'"),
+        ({}, formulas, "no structure"),
+    ):
+        with pytest.raises(EpitaxyError, match=message):
+            features(**options).check_data(salts[:8], other[:4], run=run)
+    assert not (tmp_path / "run").exists()
