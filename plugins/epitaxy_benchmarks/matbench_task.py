@@ -144,6 +144,21 @@ def load_task(task: str, path: Path, *, limit: int | None = None) -> LoadedTask:
 
 
 def _read(task: str, file: Path) -> Dataset:
+    """Read a file of a task.
+
+    Raises:
+        DataError: it is of another task, damaged or cut; only all of its rows are of use here.
+    """
+    try:
+        return _entries(task, file)
+    except DataError as error:
+        reason, is_cut, _ = str(error).partition(" Get it anew, or keep")
+        if not is_cut:
+            raise
+        raise DataError(f"{reason} Get it anew: {task} needs all of its rows") from error
+
+
+def _entries(task: str, file: Path) -> Dataset:
     stem = plain_stem(file)
     if ".csv" in file.name:
         table = TABLES.get(stem)

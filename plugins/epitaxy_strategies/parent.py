@@ -61,7 +61,7 @@ class Parent:
         if not isinstance(module, MultitaskNetwork | Potential):
             raise CapabilityError(
                 f"parent {path} is a {type(model).__name__}, no network: its weights cannot be "
-                f"transferred (the strategy 'features' may use it)"
+                f"transferred; take a trained network"
             )
         self.module: MultitaskNetwork | Potential = module
 

@@ -229,6 +229,15 @@ def test_the_last_digits_of_targets_may_differ(tmp_path: Path) -> None:
 
 
 @needs_tables
+def test_a_cut_file_is_to_be_fetched_again_not_used_in_part(tmp_path: Path) -> None:
+    whole = (TABLES / "steels_yield.csv.xz").read_bytes()
+    (tmp_path / "steels_yield.csv.xz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="Get it anew: matbench_steels needs all") as caught:
+        load_task("matbench_steels", tmp_path)
+    assert "keep-going" not in str(caught.value)
+
+
+@needs_tables
 def test_labels_in_another_order_give_other_folds_and_are_refused(tmp_path: Path) -> None:
     with lzma.open(TABLES / "glass.csv.xz", "rt", encoding="utf-8") as stream:
         header, *rows = stream.read().splitlines()
