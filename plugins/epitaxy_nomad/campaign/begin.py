@@ -22,7 +22,7 @@ class Recipe:
         mainfile: regular expression for the whole names of main outputs, instead of the known
             codes; "" for those.
         finished: regular expression that such a file has in its last 64 kB if it ended well.
-        leave_out: patterns of file names that stay at home.
+        leave_out: patterns of names of files and folders that stay at home.
         follow_links: pack the files that symbolic links point to.
         path_key: key of a database's rows that holds the folder of the calculation.
         max_bytes: of one upload.

@@ -87,13 +87,17 @@ class Rules:
 
     Attributes:
         codes: whose main outputs are looked for.
-        leave_out: patterns of file names that stay at home, as "WAVECAR" or "*.tmp".
+        leave_out: patterns of names of files and folders that stay at home, as "*.tmp".
         follow_links: pack the files that symbolic links point to.
     """
 
     codes: tuple[Code, ...] = CODES
     leave_out: tuple[str, ...] = ()
     follow_links: bool = False
+
+    def stays(self, name: str) -> bool:
+        """Whether a file or folder of this name stays at home."""
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.leave_out)
 
 
 class UnfitError(DataError):
@@ -210,7 +214,7 @@ def files_of(folder: Path, rules: Rules, found: Survey | None = None) -> list[Fi
                     f"{name!r}: the name is not UTF-8, which a zip file and NOMAD cannot hold; "
                     "rename it"
                 ) from None
-            if any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in rules.leave_out):
+            if rules.stays(entry.name):
                 continue
             if entry.is_symlink() and not (rules.follow_links and Path(entry.path).is_file()):
                 if found is not None:
@@ -259,6 +263,7 @@ def _folders_with_output(
         name = place.relative_to(source).as_posix()
         try:
             entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+            entries = [entry for entry in entries if not rules.stays(entry.name)]
             files = [entry for entry in entries if entry.is_file()]
             # Unreadable main outputs are seen again, and named, when the folder is looked at.
             has_output = any(_is_output(Path(entry.path), rules) for entry in files)

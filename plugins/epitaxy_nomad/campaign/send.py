@@ -314,13 +314,20 @@ class _Sender:
 
     def _sent_before(self, part: Part, service: Service) -> list[SentFile] | None:
         """Return what an earlier run has sent whole before it was killed, None if it has not."""
+        files: list[SentFile] = []
         for calculation in list(part.calculations.values()):
             try:
-                unchanged(calculation, self.rules)
+                found = unchanged(calculation, self.rules)
             except ChangedError as error:
                 self._leave_out(part, error)
-        files = hashed(part.calculations.values(), self.rules)
-        return files if self._is_there(part, service, files) else None
+                continue
+            files += [
+                SentFile(calculation.name, file.name, file.n_bytes, file.changed_ns, "")
+                for file in found
+            ]
+        if not self._is_there(part, service, files):
+            return None
+        return hashed(part.calculations.values(), self.rules)  # only now: it reads everything
 
     def _is_there(self, part: Part, service: Service, files: list[SentFile]) -> bool:
         upload = self._waited(part, service)

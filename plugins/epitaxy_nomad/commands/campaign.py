@@ -50,7 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--leave-out",
         action="append",
         metavar="PATTERN",
-        help="names of files that stay at home, as WAVECAR or '*.tmp'; may be repeated",
+        help="names of files and folders that stay at home, as WAVECAR or '*.tmp'; may be repeated",
     )
     plan.add_argument(
         "--follow-links",

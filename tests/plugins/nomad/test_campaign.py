@@ -141,13 +141,15 @@ def test_links_are_left_out_and_named_unless_wanted(tmp_path: Path) -> None:
     assert sorted(Path(link).name for link in found.links) == ["dangling", "loop"]
 
 
-def test_files_can_stay_at_home(tmp_path: Path) -> None:
+def test_files_and_folders_can_stay_at_home(tmp_path: Path) -> None:
     folder = calculation(tmp_path / "a")
     put(folder / "WAVECAR", b"0" * 10_000)
     put(folder / "charge" / "x.tmp", b"0")
     full = survey(tmp_path).calculations[0]
     less = survey(tmp_path, rules=Rules(leave_out=("WAVECAR", "*.tmp"))).calculations[0]
     assert (full.n_files - less.n_files, full.n_bytes - less.n_bytes) == (2, 10_001)
+    calculation(tmp_path / "old" / "b")
+    assert [c.name for c in survey(tmp_path, rules=Rules(leave_out=("old",))).calculations] == ["a"]
 
 
 def test_a_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
