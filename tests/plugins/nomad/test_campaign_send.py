@@ -113,6 +113,19 @@ def test_every_calculation_arrives_once_and_is_counted(
         assert len(held.entries) == part.n_entries == len(part.calculations)
 
 
+def test_more_calculations_than_a_page_lists_are_all_counted(
+    tmp_path: Path, nomad: tuple[Nomad, Loopback]
+) -> None:
+    _, server = nomad
+    for i in range(120):
+        (tmp_path / "tree" / f"c{i}").mkdir(parents=True)
+        put(tmp_path / "tree" / f"c{i}" / "OUTCAR", output("OUTCAR", filler=i))
+    plan(tmp_path / "camp", tmp_path / "tree")
+    assert sent(tmp_path / "camp", server).done == [1]
+    (part,) = Ledger.open(tmp_path / "camp").parts.values()
+    assert (part.n_files, part.n_entries, part.problems) == (120, 120, ())
+
+
 def test_a_second_call_sends_nothing(tmp_path: Path, nomad: tuple[Nomad, Loopback]) -> None:
     service, server = nomad
     folder = campaign(tmp_path)
