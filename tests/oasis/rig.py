@@ -23,6 +23,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -308,17 +309,30 @@ class Rig:
         text = (self.logs / f"{name}.log").read_text(errors="replace")
         return "\n".join(["", *text.splitlines()[-n:], f"(logs: {self.logs})"])
 
-    def resident_memory(self) -> dict[str, float]:
-        """Return the proportional memory of each part's process group, in GB (Linux only)."""
-        sums = dict.fromkeys(self.processes, 0.0)
+    def _members(self) -> Iterator[tuple[str, Path]]:
+        """Yield the part and the folder in /proc of each process (Linux only)."""
         names = {process.pid: name for name, process in self.processes.items()}
         for entry in Path("/proc").iterdir():
             with suppress(OSError, ValueError, KeyError):
-                name = names[os.getpgid(int(entry.name))]
+                yield names[os.getpgid(int(entry.name))], entry
+
+    def resident_memory(self) -> dict[str, float]:
+        """Return the proportional memory of each part's process group, in GB (Linux only)."""
+        sums = dict.fromkeys(self.processes, 0.0)
+        for name, entry in self._members():
+            with suppress(OSError):
                 lines = (entry / "smaps_rollup").read_text().splitlines()
                 kilobytes = next(line.split()[1] for line in lines if line.startswith("Pss:"))
                 sums[name] += int(kilobytes) / 1e6
         return sums
+
+    def has_loaded(self, part: str, library: str) -> bool:
+        """Tell whether a process of a part has a shared library in memory (Linux only)."""
+        return any(
+            library in (entry / "maps").read_text()
+            for name, entry in self._members()
+            if name == part
+        )
 
     def stop(self) -> None:
         """End every process group, first kindly; leave the logs."""

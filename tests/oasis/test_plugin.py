@@ -1,16 +1,21 @@
 """Our plugin inside a real NOMAD: the action that predicts, the app, the example upload."""
 
+import io
 import json
 import subprocess
 import sys
 import time
+import zipfile
 
 import httpx
 import numpy as np
 import pytest
+from nomad_service import EV, run_archive, strained
 
 from epitaxy.artifact import load_artifact
 from epitaxy.dataset import Dataset
+from epitaxy.spectra import OLD_GRID, Grid, fingerprints
+from epitaxy_nomad.oasis.fingerprint_text import heights_of
 from epitaxy_nomad.publisher import NomadPublisher
 
 PREDICT = "epitaxy_nomad.oasis.entry_points:predict_action"
@@ -148,6 +153,46 @@ def test_all_quantities_of_the_app_can_be_searched(oasis, asked, model):
                 },
             )
             assert reply.status_code == 200, f"{name}: {reply.text}"
+
+
+def test_density_of_states_gets_its_fingerprint(service, asked):
+    energies = np.linspace(-12.0, 8.0, 401)  # eV; a gap from -0.5 to 0.5 eV around 0
+    dos = np.where(np.abs(energies) > 0.5, 1.0 + np.cos(energies) ** 2, 0.0)
+    section = {
+        "energies": (energies * EV).tolist(),
+        "energy_fermi": 0.0,
+        "total": [{"value": (dos / EV).tolist()}],
+    }
+    archive = run_archive("", strained("Cu", 1), dos=[section])
+    calculation = archive["run"][0]["calculation"][-1]
+    calculation["energy"] |= {
+        "fermi": 0.0,
+        "highest_occupied": -0.5 * EV,
+        "lowest_unoccupied": 0.5 * EV,
+    }
+    del archive["metadata"]
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as packed:
+        packed.writestr("dos.archive.json", json.dumps(archive))
+    upload = service.upload([stream.getvalue()], name="density of states")
+    assert service.wait(upload, deadline=120).status == "SUCCESS"
+    (entry,) = service.entries(upload)
+    assert (entry.errors, entry.warnings) == ((), ())
+    reply = asked.post(f"entries/{entry.entry_id}/archive/query", json={"required": "*"})
+    (run,) = reply.json()["data"]["archive"]["run"]
+    found = run["calculation"][-1]["dos_electronic"][0]["fingerprint"]
+    expected = fingerprints(energies + 0.5, dos, grid=OLD_GRID)[0]
+    assert Grid.parse(found["grid_id"]) == OLD_GRID
+    assert (heights_of(found["bins"], found["indices"], OLD_GRID) == expected).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_torch_is_loaded_by_the_action_worker_only(oasis, act, model, calculations):
+    upload_id, _ = calculations
+    model_upload, folder = model
+    act(upload_id=upload_id, model=folder, model_upload_id=model_upload)
+    assert oasis.has_loaded("cpu_worker", "libtorch")
+    assert not oasis.has_loaded("appworker", "libtorch")
 
 
 def test_example_upload_is_processed_without_errors(service, asked):

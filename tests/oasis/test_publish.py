@@ -1,6 +1,8 @@
 """`epitaxy publish` into a real NOMAD: parsed, found, kept once, and back bit for bit."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from epitaxy.artifact import load_artifact, read_manifest
 from epitaxy.cli import main
 from epitaxy.dataset import Dataset
+from epitaxy.entry import Entry
 from epitaxy.receipts import content_digest, read_receipts
 from epitaxy.split import Split
 
@@ -135,6 +138,43 @@ def test_what_is_published_again_is_found_and_not_sent_again(service, publish, t
     assert [r["facts"]["found_earlier"] for r in (first, second, third)] == [False, True, True]
     assert len(list(service.uploads(published=False))) == 1
     assert len(read_receipts(artifact)) == 1
+
+
+def test_a_killed_publication_goes_on(service, publish, oasis, tmp_path, author):
+    rng = np.random.default_rng(0)
+    n_atoms = 400
+    numbers = np.full(n_atoms, 29)
+    entries = [
+        Entry(
+            numbers=numbers,
+            positions=rng.normal(size=(n_atoms, 3)) * 10,
+            cell=np.eye(3) * 40,
+            pbc=np.ones(3, dtype=bool),
+            targets={"energy": float(i), "forces": rng.normal(size=(n_atoms, 3))},
+            id=f"cloud-{i}",
+        )
+        for i in range(1500)
+    ]
+    Dataset.from_entries(entries).save(tmp_path / "clouds")
+    assert sum(map(len, files_of(tmp_path / "clouds").values())) > 20e6
+    options = ["--to", "nomad", "--set", f"url={author.url}/v1", "--json"]
+    command = [sys.executable, "-m", "epitaxy", "publish", "clouds", *options]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=tmp_path, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("sending"):
+                break
+        process.kill()
+    (begun,) = service.uploads(published=False)
+
+    receipt = publish(tmp_path / "clouds")
+    assert receipt["identifier"] == begun.upload_id
+    assert [entry["status"] for entry in receipt["facts"]["entries"]] == ["SUCCESS"]
+    assert len(list(service.uploads(published=False))) == 1
+    assert main(["nomad", "download", begun.upload_id, "-o", "back", *at(author)]) == 0
+    assert Dataset.open("back").digest == Dataset.open("clouds").digest
 
 
 def test_metadata_dataset_and_embargo_arrive(service, publish, asked, copy, trained):
