@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from epitaxy.errors import ArtifactError, CapabilityError
+from epitaxy.graph_model import outputs_of
 from epitaxy.graphs.batch import GraphBatch
-from epitaxy.graphs.builder import build_batch
 from epitaxy.potential import Potential
 from epitaxy.protocols import Capabilities, Predictions
 from epitaxy.spec import Spec
-from epitaxy.training.batches import EDGES_AT_ONCE, estimate_edges, pack_rows
 
 if TYPE_CHECKING:
     from epitaxy.artifact import Artifact
@@ -292,7 +291,7 @@ def predict_targets(model: Model, dataset: Dataset, names: Sequence[str]) -> dic
     potentials = potentials_of(model)
     derived = [name for name in names if name in FROM_POTENTIAL] if potentials else []
     for potential in potentials if derived else ():
-        for name, values in _evaluate(potential, dataset, derived).items():
+        for name, values in outputs_of(potential, dataset, derived).items():
             found[name] = found.get(name, 0.0) + values / len(potentials)
     if others := [name for name in names if name not in found]:
         predicted = model.predict(dataset).mean
@@ -302,21 +301,3 @@ def predict_targets(model: Model, dataset: Dataset, names: Sequence[str]) -> dic
             )
         found |= {name: np.asarray(predicted[name], dtype=np.float64) for name in others}
     return found
-
-
-def _evaluate(
-    potential: Potential, dataset: Dataset, names: Sequence[str]
-) -> dict[str, np.ndarray]:
-    device = next(potential.parameters()).device
-    empty = {"energy": (0,), "forces": (0, 3), "stress": (0, 6)}
-    pieces: dict[str, list[np.ndarray]] = {name: [np.zeros(empty[name])] for name in names}
-    potential.eval()
-    for rows in pack_rows(estimate_edges(dataset, cutoff=potential.cutoff), EDGES_AT_ONCE):
-        graph = build_batch(
-            dataset, rows, cutoff=potential.cutoff, dtype=potential.dtype, device=device
-        )
-        with torch.no_grad():
-            outputs = potential(graph, forces="forces" in names, stress="stress" in names)
-        for name in names:
-            pieces[name].append(getattr(outputs, name).detach().cpu().numpy().astype(np.float64))
-    return {name: np.concatenate(found) for name, found in pieces.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,10 @@ from torch import nn
 
 from epitaxy.composition import TAG
 from epitaxy.errors import ArtifactError, CapabilityError, ConfigError, TrainingError
-from epitaxy.graphs.builder import build_batch
 from epitaxy.potential import Potential, fit_energy_scale, fit_reference_energies
 from epitaxy.protocols import Capabilities, Predictions
 from epitaxy.spec import Spec
-from epitaxy.training.batches import LabelledGraphs, estimate_edges, names_of, pack_rows
+from epitaxy.training.batches import LabelledGraphs, graphs_of, names_of
 from epitaxy.training.loop import Loop, identity_of
 from epitaxy.training.losses import TERMS, weights
 from epitaxy.training.task import PotentialTask
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from epitaxy.registry import Registry
     from epitaxy.run import Run
     from epitaxy.training.start import Start
-
-EDGES_AT_ONCE = 60_000  # on a CPU; about 1 GB for a network of width 64
-EDGES_AT_ONCE_ON_GPU = 500_000
 
 
 class GraphModel:
@@ -189,27 +185,7 @@ class GraphModel:
         Raises:
             CapabilityError: the model is untrained or does not know an element.
         """
-        potential = self.potential
-        device = next(potential.parameters()).device
-        at_once = EDGES_AT_ONCE_ON_GPU if device.type == "cuda" else EDGES_AT_ONCE
-        forces, stress = "forces" in self._targets, "stress" in self._targets
-        pieces: dict[str, list[np.ndarray]] = {name: [] for name in self._targets}
-        potential.eval()
-        for rows in pack_rows(estimate_edges(dataset, cutoff=potential.cutoff), at_once):
-            graph = build_batch(
-                dataset, rows, cutoff=potential.cutoff, dtype=potential.dtype, device=device
-            )
-            with torch.no_grad():
-                outputs = potential(graph, forces=forces, stress=stress)
-            for name, found in pieces.items():
-                found.append(getattr(outputs, name).detach().cpu().numpy().astype(np.float64))
-        empty = {"energy": (0,), "forces": (0, 3), "stress": (0, 6)}
-        return Predictions(
-            {
-                name: np.concatenate(found) if found else np.zeros(empty[name])
-                for name, found in pieces.items()
-            }
-        )
+        return Predictions(outputs_of(self.potential, dataset, self._targets))
 
     def save(self, directory: Path) -> None:
         """Write weights.safetensors: all tensors, and the rest as text in its header.
@@ -262,6 +238,33 @@ class GraphModel:
         fill(potential, tensors, title=f"model {self.spec.use!r} ({path})")
         self._potential = potential.eval()
         self._targets = tuple(facts["targets"])
+
+
+def outputs_of(
+    potential: Potential, dataset: Dataset, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return outputs of a potential for all structures, float64, in batches of bounded size.
+
+    Args:
+        potential: is put into evaluation mode.
+        dataset: structures.
+        names: some of energy (n,), forces (n_atoms_total, 3) and stress (n, 6).
+
+    Raises:
+        CapabilityError: it does not know an element.
+    """
+    device = next(potential.parameters()).device
+    empty = {"energy": (0,), "forces": (0, 3), "stress": (0, 6)}
+    pieces: dict[str, list[np.ndarray]] = {name: [np.zeros(empty[name])] for name in names}
+    potential.eval()
+    for _, graph in graphs_of(
+        dataset, cutoff=potential.cutoff, dtype=potential.dtype, device=device
+    ):
+        with torch.no_grad():
+            outputs = potential(graph, forces="forces" in names, stress="stress" in names)
+        for name, found in pieces.items():
+            found.append(getattr(outputs, name).detach().cpu().numpy().astype(np.float64))
+    return {name: np.concatenate(found) for name, found in pieces.items()}
 
 
 def has_forces(network: object) -> bool:

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from epitaxy.errors import CapabilityError, ConfigError
 from epitaxy.graph_model import refuse_compositions, sees_composition_only
 from epitaxy.graphs.batch import GraphBatch
-from epitaxy.graphs.builder import build_batch, build_batch_from_atoms
+from epitaxy.graphs.builder import build_batch_from_atoms
 from epitaxy.heads import mean_pooling
 from epitaxy.hierarchy_cache import FeatureCache, structure_keys
 from epitaxy.multitask import MultitaskNetwork
 from epitaxy.potential import N_NUMBERS, Potential
-from epitaxy.training.batches import EDGES_AT_ONCE, estimate_edges, pack_rows
+from epitaxy.training.batches import graphs_of
 
 if TYPE_CHECKING:
     from epitaxy.dataset import Dataset
@@ -200,8 +200,7 @@ class Parent:
         """Yield consecutive rows of a dataset and their features, in bounded memory."""
         p = next(self.module.parameters())
         cutoff = float(self.module.cutoff)
-        for rows in pack_rows(estimate_edges(dataset, cutoff=cutoff), EDGES_AT_ONCE):
-            graph = build_batch(dataset, rows, cutoff=cutoff, dtype=p.dtype, device=p.device)
+        for rows, graph in graphs_of(dataset, cutoff=cutoff, dtype=p.dtype, device=p.device):
             found = self._run(graph)
             yield rows, {name: found[name].cpu().numpy().astype(np.float32) for name in names}
 

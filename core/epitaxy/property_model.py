@@ -17,14 +17,13 @@ from epitaxy.graph_model import (
     sees_composition_only,
     torch_state,
 )
-from epitaxy.graphs.builder import build_batch
 from epitaxy.heads import HeadOptions, kind_of
 from epitaxy.multitask import BranchWith, MultitaskNetwork
 from epitaxy.potential import Potential
 from epitaxy.protocols import Capabilities, Predictions
 from epitaxy.quantities import Quantity, quantity
 from epitaxy.spec import Spec
-from epitaxy.training.batches import EDGES_AT_ONCE, estimate_edges, pack_rows
+from epitaxy.training.batches import graphs_of
 from epitaxy.training.loop import Loop, identity_of
 from epitaxy.training.losses import weights as fixed_weights
 from epitaxy.training.property_task import DERIVATIVES, PropertyBatches, PropertyTask
@@ -346,10 +345,9 @@ class PropertyModel:
         names = [*network.targets, *(n for n in DERIVATIVES if n in self._derivatives)]
         means: dict[str, list[np.ndarray]] = {name: [] for name in names}
         stds: dict[str, list[np.ndarray]] = {}
-        for rows in pack_rows(estimate_edges(dataset, cutoff=network.cutoff), EDGES_AT_ONCE):
-            graph = build_batch(
-                dataset, rows, cutoff=network.cutoff, dtype=p.dtype, device=p.device
-            )
+        for rows, graph in graphs_of(
+            dataset, cutoff=network.cutoff, dtype=p.dtype, device=p.device
+        ):
             with torch.no_grad():
                 found = network(
                     graph,

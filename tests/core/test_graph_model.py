@@ -47,7 +47,7 @@ def test_what_was_trained_is_declared(trained):
 def test_predictions_do_not_depend_on_the_batches(trained, make_metals, monkeypatch):
     dataset = make_metals(6)
     whole = trained.predict(dataset).mean
-    monkeypatch.setattr("epitaxy.graph_model.EDGES_AT_ONCE", 1)
+    monkeypatch.setattr("epitaxy.training.batches.EDGES_AT_ONCE", 1)
     for name, values in trained.predict(dataset).mean.items():
         np.testing.assert_allclose(values, whole[name], rtol=1e-10, atol=1e-10)
     assert whole["forces"].shape == (24, 3)

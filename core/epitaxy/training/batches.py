@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CACHE_BYTES = 2_000_000_000  # graphs of larger sets are built anew for each batch
 _BYTES_PER_EDGE = 4 + 4 + 3 * 8
 EDGES_AT_ONCE = 60_000  # of a batch that is only predicted: about 1 GB for a network of width 64
+EDGES_AT_ONCE_ON_GPU = 500_000
 _ATOMS_PER_PIECE = 20_000  # graphs are built in pieces of about this size
 
 
@@ -286,6 +287,22 @@ def pack_rows(sizes: np.ndarray, budget: float) -> list[np.ndarray]:
     if len(sizes):
         groups.append(np.arange(start, len(sizes)))
     return groups
+
+
+def graphs_of(
+    dataset: Dataset, *, cutoff: float, dtype: torch.dtype, device: torch.device
+) -> Iterator[tuple[np.ndarray, GraphBatch]]:
+    """Yield consecutive rows and their graphs, to be predicted in bounded memory.
+
+    Args:
+        dataset: structures.
+        cutoff: reach of the neighbor lists, Å; 0 for no edges.
+        dtype: floating type of vectors and volumes.
+        device: where the graphs live; a GPU takes more at once.
+    """
+    at_once = EDGES_AT_ONCE_ON_GPU if device.type == "cuda" else EDGES_AT_ONCE
+    for rows in pack_rows(estimate_edges(dataset, cutoff=cutoff), at_once):
+        yield rows, build_batch(dataset, rows, cutoff=cutoff, dtype=dtype, device=device)
 
 
 def names_of(dataset: Dataset, rows: Sequence[int] | np.ndarray, *, most: int = 8) -> str:
