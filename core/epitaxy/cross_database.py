@@ -191,7 +191,7 @@ class CrossResult:
             axis.plot([], [], "s", color=COLORS[k % 7], label=f"tested on {tested}")
         axis.set_xticks(range(len(self.names)), [f"learnt on {name}" for name in self.names])
         axis.set_ylabel(f"mean absolute error, {self.unit}")
-        axis.legend(frameon=False, fontsize=9)
+        figure.legend(loc="outside upper center", ncols=len(self.names), frameon=False, fontsize=9)
         return write_figure(figure, path)
 
 
