@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from epitaxy.errors import PublishError, SourceError
-from epitaxy.web import SYSTEM_CLOCK, Client, Clock, RefusedError
+from epitaxy.web import SYSTEM_CLOCK, Client, Clock
 from epitaxy_nomad.archive import section
+from epitaxy_nomad.calls import Calls
 from epitaxy_nomad.records import (
     Deployment,
     RemoteDataset,
@@ -29,7 +30,8 @@ from epitaxy_nomad.records import (
     read_upload,
     read_user,
 )
-from epitaxy_nomad.refusals import NomadRefusalError, explained, is_blocked, is_cut
+from epitaxy_nomad.refusals import NomadRefusalError, is_blocked, is_cut
+from epitaxy_nomad.remote_files import fetch, listing
 from epitaxy_nomad.tokens import HELP
 
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 15.0, 1.5
@@ -37,8 +39,6 @@ FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 15.0, 1.5
 
 PATIENCE = 600.0
 """Seconds that a call waits for another process of the same upload."""
-
-_PAGE = 100  # uploads, entries or files per request
 
 Tell = Callable[[Upload], None]
 
@@ -78,7 +78,7 @@ class Service:
         self.url = url.rstrip("/")
         self.clock = clock
         self._attempts = attempts
-        self._client = Client(
+        client = Client(
             self.url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             cache="none",
@@ -89,6 +89,7 @@ class Service:
             clock=clock,
             seed=seed,
         )
+        self._calls = Calls(self.url, client)
 
     @property
     def host(self) -> str:
@@ -98,7 +99,7 @@ class Service:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._calls.client.close()
 
     def __enter__(self) -> Service:
         """Return the service itself."""
@@ -112,11 +113,11 @@ class Service:
 
     def whoami(self) -> User:
         """Return whose token this is; PublishError if NOMAD does not accept it."""
-        return read_user(self._ask("GET", "users/me"))
+        return read_user(self._calls.ask("GET", "users/me"))
 
     def deployment(self) -> Deployment:
         """Return what this NOMAD says about itself."""
-        return read_deployment(self._ask("GET", "info"))
+        return read_deployment(self._calls.ask("GET", "info"))
 
     # --- uploads ---
 
@@ -139,18 +140,18 @@ class Service:
             params["upload_name"] = name
         if published is not None:
             params["is_published"] = str(published).lower()
-        for item in self._pages("uploads", params):
+        for item in self._calls.pages("uploads", params):
             yield read_upload(item)
 
     def count_unpublished(self) -> int:
         """Return how many unpublished uploads the user has; NOMAD limits their number."""
         params = {"is_owned": "true", "is_published": "false", "page_size": 1}
-        total = section(self._ask("GET", "uploads", params).get("pagination")).get("total")
+        total = section(self._calls.ask("GET", "uploads", params).get("pagination")).get("total")
         return total if isinstance(total, int) else 0
 
     def get(self, upload_id: str) -> Upload:
         """Return the state of an upload."""
-        return self._upload(self._ask("GET", f"uploads/{_id(upload_id)}", about=upload_id))
+        return self._upload(self._calls.ask("GET", f"uploads/{_id(upload_id)}", about=upload_id))
 
     def find(self, upload_id: str) -> Upload | None:
         """Return the state of an upload, None if there is none of this id."""
@@ -172,7 +173,7 @@ class Service:
         while True:
             attempts -= 1
             try:
-                answer = self._ask("POST", "uploads", {"upload_name": name}, once=True)
+                answer = self._calls.ask("POST", "uploads", {"upload_name": name}, once=True)
                 return self._upload(answer).upload_id
             except SourceError:
                 for upload in self.uploads(name=name):
@@ -208,7 +209,7 @@ class Service:
             try:
                 answer = self._blocked(
                     upload_id,
-                    lambda: self._ask(
+                    lambda: self._calls.ask(
                         "PUT",
                         path,
                         params,
@@ -241,7 +242,7 @@ class Service:
     def process(self, upload_id: str) -> Upload:
         """Let NOMAD process the files of an upload again."""
         path = f"uploads/{_id(upload_id)}/action/process"
-        ask = lambda: self._ask("POST", path, about=upload_id)  # noqa: E731
+        ask = lambda: self._calls.ask("POST", path, about=upload_id)  # noqa: E731
         return self._upload(self._blocked(upload_id, ask))
 
     def wait(self, upload_id: str, *, deadline: float = 3600.0, tell: Tell | None = None) -> Upload:
@@ -276,12 +277,12 @@ class Service:
     def entries(self, upload_id: str) -> Iterator[UploadEntry]:
         """Yield the entries of an upload with the errors of their processing."""
         params = {"order_by": "mainfile"}
-        for item in self._pages(f"uploads/{_id(upload_id)}/entries", params, about=upload_id):
+        for item in self._calls.pages(f"uploads/{_id(upload_id)}/entries", params, about=upload_id):
             yield read_entry(item)
 
     def upload_of(self, entry_id: str) -> tuple[str, str]:
         """Return the id of the upload that an entry is in, and its main file."""
-        answer = self._ask("GET", f"entries/{_id(entry_id)}", about=entry_id)
+        answer = self._calls.ask("GET", f"entries/{_id(entry_id)}", about=entry_id)
         found = section(section(answer).get("data"))
         if not found.get("upload_id") or not found.get("mainfile"):
             raise SourceError(f"entry {entry_id}: NOMAD does not say which upload it is in")
@@ -294,7 +295,7 @@ class Service:
             PublishError: it is published, there is none, or it is still there in the end.
         """
         path, params = f"uploads/{_id(upload_id)}", {"wait_for_processing": "false"}
-        ask = lambda: self._ask("DELETE", path, params, about=upload_id)  # noqa: E731
+        ask = lambda: self._calls.ask("DELETE", path, params, about=upload_id)  # noqa: E731
         end, pause = self.clock.monotonic() + deadline, FIRST_POLL
         self.get(upload_id)  # raises if there is none
         try:
@@ -322,30 +323,7 @@ class Service:
 
     def listing(self, upload_id: str, folder: str = "") -> Iterator[RemoteFile | str]:
         """Yield what one folder of an upload holds: files, and the paths of folders."""
-        after: str | None = None
-        while True:
-            answer = self._ask(
-                "GET",
-                f"uploads/{_id(upload_id)}/rawdir/{quote(folder)}",
-                {"page_size": _PAGE, "page_after_value": after},
-                about=upload_id,
-            )
-            if alone := section(answer).get("file_metadata"):
-                yield RemoteFile(folder, int(alone.get("size") or 0))
-                return
-            content = section(section(answer).get("directory_metadata")).get("content") or ()
-            for item in content:
-                name = str(item["name"])
-                if name in ("", ".", "..") or "/" in name or "\\" in name:
-                    raise SourceError(
-                        f"upload {upload_id}: the file name {name!r} leads out of the folder"
-                    )
-                path = f"{folder}/{name}".lstrip("/")
-                is_file = item.get("is_file")
-                yield RemoteFile(path, int(item.get("size") or 0)) if is_file else path
-            after = section(section(answer).get("pagination")).get("next_page_after_value")
-            if not content or after is None:
-                return
+        return listing(self._calls, upload_id, folder)
 
     def size_of(self, upload_id: str, path: str) -> int | None:
         """Return the size of a file of an upload, None if there is no such file."""
@@ -369,32 +347,7 @@ class Service:
         Raises:
             SourceError: the connection breaks again and again without bringing anything.
         """
-        part = file.with_name(f".{file.name}.part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        if not part.exists() or part.stat().st_size > n_bytes:
-            part.write_bytes(b"")
-        source = f"uploads/{_id(upload_id)}/raw/{quote(path)}"
-        failures = 0
-        while (start := part.stat().st_size) < n_bytes:
-            try:
-                params = {"offset": start, "ignore_mime_type": "true"}
-                self._client.append(source, part, params=params)
-            except RefusedError as error:
-                raise explained(error, upload_id) from error
-            except SourceError:
-                failures = failures + 1 if part.stat().st_size == start else 0
-                if failures >= 3:
-                    raise
-                self.clock.sleep(FIRST_POLL * 2**failures)
-                continue
-            if part.stat().st_size == start:
-                raise SourceError(f"{path}: NOMAD sent {start:,} of {n_bytes:,} bytes and no more")
-        if part.stat().st_size != n_bytes:
-            part.unlink()
-            raise SourceError(
-                f"{path}: NOMAD sent more than the {n_bytes:,} bytes that it announced; try again"
-            )
-        part.replace(file)
+        fetch(self._calls, upload_id, path, file, n_bytes=n_bytes, sleep=self.clock.sleep)
 
     # --- metadata, datasets, publication ---
 
@@ -420,7 +373,7 @@ class Service:
         """
         body = {"metadata": dict(metadata), "verify_only": verify_only}
         path, params = f"uploads/{_id(upload_id)}/edit", {"wait_for_processing": "false"}
-        ask = lambda: self._ask("POST", path, params, body=body, about=upload_id)  # noqa: E731
+        ask = lambda: self._calls.ask("POST", path, params, body=body, about=upload_id)  # noqa: E731
         answer = self._upload(self._blocked(upload_id, ask))
         if verify_only:
             return answer
@@ -432,7 +385,7 @@ class Service:
     def dataset(self, name: str, *, user_id: str = "") -> RemoteDataset | None:
         """Return the dataset of this name (of this user), None if there is none."""
         params = {"dataset_name": name, "user_id": user_id or None}
-        for item in self._pages("datasets", params):
+        for item in self._calls.pages("datasets", params):
             return read_dataset(item)
         return None
 
@@ -443,7 +396,7 @@ class Service:
             PublishError: the user has one of this name.
         """
         body = {"dataset_name": name, "dataset_type": "owned"}
-        return read_dataset(section(self._ask("POST", "datasets", body=body)).get("data"))
+        return read_dataset(section(self._calls.ask("POST", "datasets", body=body)).get("data"))
 
     def assign_doi(self, dataset_id: str) -> str:
         """Give a dataset a DOI and return it; a dataset that has one keeps it.
@@ -453,11 +406,11 @@ class Service:
                 entries.
         """
         path = f"datasets/{_id(dataset_id)}"
-        found = read_dataset(section(self._ask("GET", path)).get("data"))
+        found = read_dataset(section(self._calls.ask("GET", path)).get("data"))
         if not found.doi:
             with suppress(SourceError):  # the answer got lost: the dataset tells
-                self._ask("POST", f"{path}/action/doi", once=True)
-            found = read_dataset(section(self._ask("GET", path)).get("data"))
+                self._calls.ask("POST", f"{path}/action/doi", once=True)
+            found = read_dataset(section(self._calls.ask("GET", path)).get("data"))
         if not found.doi:
             raise SourceError(
                 f"dataset {found.name or dataset_id}: NOMAD gave it no DOI; try again"
@@ -479,7 +432,7 @@ class Service:
         """
         params = {"embargo_length": embargo_months, "wait_for_processing": "false"}
         path = f"uploads/{_id(upload_id)}/action/publish"
-        ask = lambda: self._ask("POST", path, params, about=upload_id)  # noqa: E731
+        ask = lambda: self._calls.ask("POST", path, params, about=upload_id)  # noqa: E731
         try:
             self._blocked(upload_id, ask)
         except PublishError:
@@ -514,14 +467,14 @@ class Service:
         action, body = "publish", None
         params: dict[str, Any] = {"embargo_length": embargo_months, "to_central_nomad": "true"}
         if token:
-            self._client.hide(token)
+            self._calls.client.hide(token)
             action, params = "transfer", {}
             body = {"auth_token": token, "embargo_length": embargo_months}
         path = f"uploads/{_id(upload_id)}/action/{action}"
         before = self.get(upload_id).published_to
 
         def ask() -> Any:
-            return self._ask("POST", path, params, body=body, about=upload_id, once=True)
+            return self._calls.ask("POST", path, params, body=body, about=upload_id, once=True)
 
         # NOMAD answers when all is sent, which may take longer than we listen: the upload tells.
         with suppress(SourceError):
@@ -534,31 +487,6 @@ class Service:
         return done
 
     # --- how ---
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        about: str = "",
-        body: Any = None,
-        stream: Iterable[bytes] | None = None,
-        headers: Mapping[str, str] | None = None,
-        once: bool = False,
-    ) -> Any:
-        try:
-            return self._client.ask(
-                method,
-                path,
-                params or {},
-                body=body,
-                stream=stream,
-                headers=headers or {},
-                once=once,
-            )
-        except RefusedError as error:
-            raise explained(error, about) from error
 
     def _blocked(self, upload_id: str, ask: Callable[[], Any]) -> Any:
         """Ask until no other process of the upload is in the way."""
@@ -573,22 +501,6 @@ class Service:
             self.clock.sleep(pause)
             pause = min(LONGEST_POLL, pause * POLL_GROWTH)
             self.wait(upload_id, deadline=left)
-
-    def _pages(self, path: str, params: Mapping[str, Any], *, about: str = "") -> Iterator[Any]:
-        after: str | None = None
-        seen: set[str] = set()
-        while True:
-            query = {**params, "page_size": _PAGE, "page_after_value": after}
-            answer = section(self._ask("GET", path, query, about=about))
-            if not isinstance(answer.get("data", []), list):
-                raise SourceError(f"{self.url}/{path}: NOMAD sent no list 'data'")
-            yield from answer.get("data") or ()
-            after = section(answer.get("pagination")).get("next_page_after_value")
-            if after is None:
-                return
-            if after in seen:
-                raise SourceError(f"{self.url}/{path}: the pages go round in circles at {after!r}")
-            seen.add(after)
 
     def _upload(self, answer: Any) -> Upload:
         return read_upload(section(answer).get("data"))

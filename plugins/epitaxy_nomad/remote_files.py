@@ -1,0 +1,95 @@
+"""The files of an upload: which there are, and one of them to disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from epitaxy.errors import SourceError
+from epitaxy.web import RefusedError
+from epitaxy_nomad.archive import section
+from epitaxy_nomad.calls import PAGE, Calls
+from epitaxy_nomad.records import RemoteFile
+from epitaxy_nomad.refusals import explained
+
+_FIRST_PAUSE = 0.5  # seconds before the next attempt; doubled each time
+_MAX_FAILURES = 3  # attempts in a row that bring nothing
+
+
+def listing(calls: Calls, upload_id: str, folder: str) -> Iterator[RemoteFile | str]:
+    """Yield what one folder of an upload holds: files, and the paths of folders."""
+    after: str | None = None
+    while True:
+        answer = calls.ask(
+            "GET",
+            f"uploads/{quote(upload_id, safe='')}/rawdir/{quote(folder)}",
+            {"page_size": PAGE, "page_after_value": after},
+            about=upload_id,
+        )
+        if alone := section(answer).get("file_metadata"):
+            yield RemoteFile(folder, int(alone.get("size") or 0))
+            return
+        content = section(section(answer).get("directory_metadata")).get("content") or ()
+        for item in content:
+            name = str(item["name"])
+            if name in ("", ".", "..") or "/" in name or "\\" in name:
+                raise SourceError(
+                    f"upload {upload_id}: the file name {name!r} leads out of the folder"
+                )
+            path = f"{folder}/{name}".lstrip("/")
+            is_file = item.get("is_file")
+            yield RemoteFile(path, int(item.get("size") or 0)) if is_file else path
+        after = section(section(answer).get("pagination")).get("next_page_after_value")
+        if not content or after is None:
+            return
+
+
+def fetch(
+    calls: Calls,
+    upload_id: str,
+    path: str,
+    file: Path,
+    *,
+    n_bytes: int,
+    sleep: Callable[[float], None],
+) -> None:
+    """Get one file of an upload to disk, going on where an earlier attempt broke off.
+
+    Args:
+        calls: to which NOMAD.
+        upload_id: which upload.
+        path: in the upload.
+        file: where to; appears when it is complete.
+        n_bytes: its size, as `listing` gives it.
+        sleep: waits between attempts.
+
+    Raises:
+        SourceError: the connection breaks again and again without bringing anything.
+    """
+    part = file.with_name(f".{file.name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    if not part.exists() or part.stat().st_size > n_bytes:
+        part.write_bytes(b"")
+    source = f"uploads/{quote(upload_id, safe='')}/raw/{quote(path)}"
+    failures = 0
+    while (start := part.stat().st_size) < n_bytes:
+        try:
+            params = {"offset": start, "ignore_mime_type": "true"}
+            calls.client.append(source, part, params=params)
+        except RefusedError as error:
+            raise explained(error, upload_id) from error
+        except SourceError:
+            failures = failures + 1 if part.stat().st_size == start else 0
+            if failures >= _MAX_FAILURES:
+                raise
+            sleep(_FIRST_PAUSE * 2**failures)
+            continue
+        if part.stat().st_size == start:
+            raise SourceError(f"{path}: NOMAD sent {start:,} of {n_bytes:,} bytes and no more")
+    if part.stat().st_size != n_bytes:
+        part.unlink()
+        raise SourceError(
+            f"{path}: NOMAD sent more than the {n_bytes:,} bytes that it announced; try again"
+        )
+    part.replace(file)
