@@ -22,11 +22,15 @@ import click
 sys.modules["torch"] = None  # as in the app image
 from nomad.config import config
 config.load_plugins()
-from nomad.cli.admin.run import run
+import nomad.cli
+from nomad.cli.cli import cli
 refused = {}
 for words in json.loads(sys.argv[1]):
+    command, rest = cli, list(words)
     try:
-        run.commands[words[0]].make_context(words[0], list(words[1:]))
+        while isinstance(command, click.Group):
+            command = command.commands[rest.pop(0)]
+        command.make_context(words[-1], rest)
     except (KeyError, click.ClickException) as error:
         refused[" ".join(words)] = repr(error)
 failed = {}
@@ -69,19 +73,25 @@ def variables(oasis: Path) -> dict[str, str]:
 
 
 def commands(oasis: Path) -> list[list[str]]:
-    """Return what follows `nomad admin run` in the Dockerfile, compose.yaml and the chart."""
-    texts = [
-        (oasis / name).read_text()
-        for name in ("Dockerfile", "compose.yaml", "helm/epitaxy-oasis/templates/app.yaml")
-    ]
+    """Return what follows `nomad` in the Dockerfile, compose.yaml and the chart."""
     found = []
-    for text in texts:
-        for words in re.findall(r'\["nomad", "admin", "run", (.+)\]', text):
+    for name in ("Dockerfile", "compose.yaml", "helm/epitaxy-oasis/templates/app.yaml"):
+        for words in re.findall(r'\["nomad", (.+)\]', (oasis / name).read_text()):
             words = re.sub(r"\{\{.*?\}\}", '"2"', words)
             found.append([word.strip().strip('"') for word in words.split(",")])
     workers = (oasis / "helm/epitaxy-oasis/templates/workers.yaml").read_text()
-    found += [[word] for word in re.findall(r'"command" "([a-z-]+)"', workers)]
+    found += [["admin", "run", word] for word in re.findall(r'"command" "([a-z-]+)"', workers)]
     return found
+
+
+def told(oasis: Path) -> list[list[str]]:
+    """Return what follows `nomad` in the scripts and on the administrator's page."""
+    texts = [(ROOT / "docs" / "oasis-admin.md").read_text()]
+    texts += [script.read_text() for script in (oasis / "scripts").glob("*.sh")]
+    lines = [
+        line for text in texts for line in re.findall(r"\bnomad ((?:admin|dev) [^`\n]+)", text)
+    ]
+    return [line.split() for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +103,7 @@ def nomad(oasis: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     }
     environment |= variables(oasis) | {"NOMAD_CONFIG": str(oasis / "configs" / "nomad.yaml")}
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, json.dumps(commands(oasis))],
+        [sys.executable, "-c", PROBE, json.dumps(commands(oasis) + told(oasis))],
         env=environment,
         cwd=tmp_path_factory.mktemp("app"),
         capture_output=True,
@@ -147,9 +157,25 @@ def test_oasis_runs_in_production_mode_under_its_address(nomad: dict[str, Any]) 
     assert nomad["north"] is False
 
 
-def test_commands_of_the_containers_exist_as_written(oasis: Path, nomad: dict[str, Any]) -> None:
+def test_commands_of_containers_scripts_and_page_exist_as_written(
+    oasis: Path, nomad: dict[str, Any]
+) -> None:
     assert len(commands(oasis)) == 11
+    assert len(told(oasis)) > 6
     assert nomad["refused"] == {}
+
+
+def test_page_names_files_and_services_that_there_are(oasis: Path) -> None:
+    page = (ROOT / "docs" / "oasis-admin.md").read_text()
+    named = set(re.findall(r"(?:configs|scripts|requirements|helm)/[\w./-]*\w", page))
+    assert len(named) > 6
+    assert [name for name in sorted(named) if not (oasis / name).exists()] == []
+    services = yaml.safe_load((oasis / "compose.yaml").read_text())["services"]
+    used = re.findall(r"(?:run --rm --no-deps|exec(?: -T)?|logs|--force-recreate) ([a-z_]+)", page)
+    assert set(used) <= services.keys()
+    table = re.findall(r"^\| `(\w+)`(?:, `(\w+)`)? ", page, re.MULTILINE)
+    shown = {name for row in table for name in row if name}
+    assert services.keys() - {"temporal-schema", "temporal-namespace"} <= shown
 
 
 def test_search_engine_has_the_version_that_nomad_expects(oasis: Path) -> None:
