@@ -118,14 +118,20 @@ _SETS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
 
 @hookimpl
 def provide_sources() -> list[Component]:
-    """Offer the embedded silicon set and the readers of public training sets."""
+    """Offer the two embedded sets and the readers of public training sets."""
     silicon = Component(
         name="silicon",
         target="epitaxy_benchmarks.silicon:SiliconSource",
         summary="embedded silicon frames with energies, forces and stresses (GPAW, PBE or LDA)",
     )
+    convergence = Component(
+        name="gpaw_convergence",
+        target="epitaxy_benchmarks.convergence:GpawConvergenceSource",
+        summary="embedded study of h-BN and silicon: densities of states with many settings (GPAW)",
+    )
     return [
         silicon,
+        convergence,
         *(
             Component(
                 name=name,
