@@ -23,6 +23,7 @@ from epitaxy.evaluation.learning_curve import (
 
 FORMAT, VERSION = "epitaxy-learning-curve", 1
 ALL = "all"
+_BESIDE = 1.012  # ratio of the places of two arms in the plot
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,8 @@ class CurveResult:
         for axis, (group, found) in zip(np.atleast_1d(axes), self.findings.items(), strict=True):
             for k, (arm, rows) in enumerate(found.table().items()):
                 color = COLORS[k % len(COLORS)]
-                sizes = np.array(list(rows))
+                # A little beside each other, so that bars of equal sizes can be told apart.
+                sizes = np.array(list(rows)) * _BESIDE ** (k - (len(found.table()) - 1) / 2)
                 means, spreads = np.array([row[:2] for row in rows.values()]).T * factor
                 # A bar that reaches zero cannot be drawn on a logarithmic axis.
                 low = np.minimum(np.nan_to_num(spreads), 0.9 * means)
