@@ -17,6 +17,8 @@ from epitaxy_dos.table import Spectra
 _MOST_LABELS = 48
 _MOST_LINES = 130
 _MOST_IDS = 40
+_LABELS_OF_ONE_POINT = 330
+"""Lines of text, one point high, that fit beside the matrix."""
 _COLORS = (
     "#1f6f8b",
     "#c8553d",
@@ -89,15 +91,16 @@ def curves_figure(study: Study) -> Any:
     for column, parameter in enumerate(parameters):
         axes = figure.add_subplot(1, len(parameters), column + 1)
         chosen = [curve for curve in study.curves if curve.parameter == parameter]
-        said = chosen if len(chosen) <= len(_COLORS) else [c for c in chosen if c.has_reference]
-        said = said[: 2 * len(_COLORS)]
+        # Those that lead to a reference by many steps are named; the others would hide them.
+        said = sorted(chosen, key=lambda c: (not c.has_reference, -len(c.values)))
+        said = said[: len(_COLORS)]
         for curve in chosen:
             if curve not in said:
                 axes.plot(curve.values, curve.similarity, color="0.6", linewidth=0.6, alpha=0.6)
-        for i, curve in enumerate(said):
+        for i, curve in enumerate(c for c in chosen if c in said):
             axes.plot(curve.values, curve.similarity, label=curve.label or None, **_style(i))
         if len(said) < len(chosen):
-            axes.plot([], [], color="0.6", linewidth=0.6, label="others less converged")
+            axes.plot([], [], color="0.6", linewidth=0.6, label=f"{len(chosen) - len(said)} more")
         values = np.unique(np.concatenate([curve.values for curve in chosen]))
         texts = {v: t for c in chosen for v, t in zip(c.values, c.texts, strict=True)}
         if len(values) > 2 and values[0] > 0 and values[-1] / values[0] > 20:
@@ -108,7 +111,10 @@ def curves_figure(study: Study) -> Any:
             if sum(len(texts[v]) for v in values) > 40:
                 axes.tick_params(axis="x", rotation=45)
         axes.axhline(study.options.threshold, color="0.4", linewidth=0.8, linestyle=":")
-        axes.set(xlabel=parameter.replace("_", " "), ylabel="similarity to the best-converged")
+        said_parameter = parameter.replace("_", " ")
+        if any(texts[v] != f"{v:g}" and "x" in texts[v] for v in values) and len(values) > 12:
+            said_parameter += ", points of the mesh"
+        axes.set(xlabel=said_parameter, ylabel="similarity to the best-converged")
         axes.spines[["top", "right"]].set_visible(False)
         if len(chosen) > 1 and any(curve.label for curve in said):
             axes.legend(edgecolor="none", framealpha=0.8, fontsize=7 if len(said) > 6 else 8)
@@ -185,8 +191,8 @@ def _runs(levels: Sequence[np.ndarray]) -> tuple[list[int], list[str]]:
 def _name(
     axes: Any, bounds: Sequence[int], words: Sequence[str], name: str, *, second: bool, n: int
 ) -> None:
-    middles = [(a + b) / 2 for a, b in pairwise(bounds)]
     size = 9 if len(words) <= 12 else 7 if len(words) <= 26 else 5.5
+    middles, words = _apart(bounds, words, n * size / _LABELS_OF_ONE_POINT)
     said = name.replace("_", " ")
     long = max(map(len, words)) * len(words) > 90
     if not second:
@@ -203,6 +209,19 @@ def _name(
         axis.tick_params(length=0)
         for spine in axis.spines.values():
             spine.set_visible(False)
+
+
+def _apart(
+    bounds: Sequence[int], words: Sequence[str], distance: float
+) -> tuple[list[float], list[str]]:
+    """Return the middles and names of runs that can be named side by side, large runs first."""
+    middles = [(a + b) / 2 for a, b in pairwise(bounds)]
+    sizes = [b - a for a, b in pairwise(bounds)]
+    named: list[int] = []
+    for i in sorted(range(len(words)), key=lambda i: -sizes[i]):
+        if all(abs(middles[i] - middles[j]) >= distance for j in named):
+            named.append(i)
+    return [middles[i] for i in sorted(named)], [words[i] for i in sorted(named)]
 
 
 def _style(i: int) -> dict[str, Any]:

@@ -20,9 +20,9 @@ def kept(study: Study, rule: Rule) -> np.ndarray:
 
     Args:
         study: of the dataset.
-        rule: "converged": similarity to the best-converged entry of the same structure and
-            group reaches the threshold. "best": that entry alone. "largest": of each structure,
-            the entries of its largest homogeneous cluster.
+        rule: "converged": similarity to the best-converged entry of the same structure with
+            otherwise the same settings reaches the threshold. "best": that entry alone.
+            "largest": of each structure, the entries of its largest homogeneous cluster.
 
     Raises:
         DataError: the rule needs a best-converged entry, and the study has none.

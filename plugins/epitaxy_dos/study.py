@@ -20,6 +20,8 @@ from epitaxy_dos.table import Spectra
 
 _USUAL = ("composition", "xc_functional", "code")
 _MOST_GROUPS = 400
+_OWN = ("cluster", "mean-energy")
+"""What entries can be sorted by that is found here, not a setting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class StudyOptions:
             compared with a reference or one setting at a time.
         parameters: settings whose larger values are better converged.
         reference: id of the entry that all others are compared with; "" for the best-converged
-            entry of each structure and group.
+            entry of each structure with otherwise the same settings.
         threshold: similarity from which on two entries count as the same.
         clusters: "complete", "average", "connected", or "" for what is affordable.
         leave_out_empty: name entries with an empty fingerprint instead of refusing them.
@@ -182,7 +184,7 @@ def study(dataset: Spectra, options: StudyOptions | None = None) -> Study:
     group_names = tuple(options.group_by) or usual_groups(used)
     names = tuple(dict.fromkeys((*group_names, *options.sort_by, *options.parameters)))
     clusters = find_clusters(found, threshold=options.threshold, kind=options.clusters)
-    own = {"cluster": clusters.labels.astype(str), "mean-energy": mean_energies(found)}
+    own = dict(zip(_OWN, (clusters.labels.astype(str), mean_energies(found)), strict=True))
     settings = {n: own[n] if n in own else setting(used, n) for n in names}
     structures = _structures(used, options.structure)
     inside = [n for n in names if n not in group_names]
@@ -202,7 +204,7 @@ def study(dataset: Spectra, options: StudyOptions | None = None) -> Study:
         )
     place = {label: i for i, label in enumerate(labels)}
     member = np.array([place[text] for text in member_texts])
-    best, found_curves = _convergence(found, settings, structures, ids, group_names, options)
+    best, found_curves = _convergence(found, settings, structures, ids, options)
     return Study(
         options=options,
         digest=dataset.digest,
@@ -267,7 +269,6 @@ def _convergence(
     settings: dict[str, np.ndarray],
     structures: np.ndarray,
     ids: tuple[str, ...],
-    group_names: Sequence[str],
     options: StudyOptions,
 ) -> tuple[Best | None, list[Curve]]:
     if not options.parameters and not options.reference:
@@ -281,11 +282,11 @@ def _convergence(
                 f"first are {', '.join(ids[:3])}"
             )
         reference = ids.index(options.reference)
-    others = [settings[n] for n in group_names if n not in parameters]
-    several = [structures] if len(np.unique(structures)) > 1 else []
-    if options.structure in group_names:
-        several = []
-    sets = joined([*several, *others], len(found))
+    others = [texts for n, texts in settings.items() if n not in parameters and n not in _OWN]
+    sets = joined(others, len(found))
+    with_structures = joined([structures, *others], len(found))
+    if len(np.unique(with_structures)) > len(np.unique(sets)):  # the settings do not tell them
+        sets = with_structures
     best = best_converged(found, parameters, sets, reference=reference)
     return best, curves(parameters, best)
 

@@ -55,7 +55,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--reference",
         default="",
         metavar="ID",
-        help="entry to compare with (default: the best-converged of each structure and group)",
+        help="entry to compare with (default: the best-converged of each structure with otherwise "
+        "the same settings)",
     )
     parser.add_argument(
         "--structure",
@@ -78,7 +79,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--keep",
         choices=("converged", "best", "largest"),
-        help="rule for --keep-to: similar to the best-converged of the same structure and group, "
+        help="rule for --keep-to: similar to the best-converged of its kind, "
         "that one alone, or the largest cluster of each structure (default: converged)",
     )
     parser.add_argument(
