@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -310,3 +311,20 @@ def test_an_arm_may_learn_from_further_data(place, make_metals) -> None:
         assert refused.returncode == 2
         assert message in refused.stderr
         assert not (place / "no").exists()
+
+
+def test_groups_of_the_test_in_other_data_are_told(place, make_metals) -> None:
+    names = np.array([f"cell-{k}" for k in range(40)])
+    make_metals(40).with_tag("cell", names).save(place / "tagged", overwrite=True)
+    split = {"method": "group", "groups": "cell", "assignment": "hash", "valid": 0.1, "test": 0.3}
+    arms = {"more": {"also": [{"dataset": "tagged", "n": 4}]}}
+    section = {"sizes": [6], "seeds": 1, "parents": {"same": {}, "other": {"split": {"seed": 5}}}}
+    document = {**CONFIG, "dataset": "tagged", "split": split}
+    document["learning_curve"] = {**section, "arms": arms}
+    document["training"] = {**CONFIG["training"], "epochs": 1}
+    (place / "shared.yaml").write_text(yaml.safe_dump(document))
+    command = [sys.executable, "-m", "epitaxy", "learning-curve", "shared.yaml", "-o", "shared"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True)
+    assert "arm more learns from" in done.stderr
+    assert "parent other learns from" in done.stderr
+    assert "parent same learns from" not in done.stderr

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -12,12 +13,15 @@ import numpy as np
 from epitaxy.dataset import Dataset
 from epitaxy.errors import ConfigError
 from epitaxy.run import Run
+from epitaxy.split.labels import labels_of_all
 from epitaxy.training_data import labels_of, open_dataset
 
 if TYPE_CHECKING:
     from epitaxy.learning_curve.options import CurveConfig
     from epitaxy.registry import Registry
     from epitaxy.split import Split
+
+log = logging.getLogger("epitaxy")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def arm_data(curve: CurveConfig, split: Split, registry: Registry) -> dict[str, 
         if key not in opened:
             labels = labels_of(config.model, registry)
             more = [open_dataset(one.dataset, registry, wanted=labels) for one in wanted]
+            warn_of_shared(f"arm {arm}", split, more)
             opened[key] = _joined(arm, split.dataset, more, [one.n for one in wanted])
         found[arm] = opened[key]
     return found
@@ -77,19 +82,26 @@ def _joined(
     return ArmData(joined, tuple(parts))
 
 
-def shared_groups(names: str, test: Dataset, learnt: Sequence[Dataset]) -> Mapping[str, int]:
-    """Return the groups of a test set that other data hold, with their numbers of structures.
+def warn_of_shared(what: str, split: Split, learnt: Sequence[Dataset]) -> None:
+    """Warn where other data hold groups of a test set: it is then easier than it seems.
 
     Args:
-        names: what the groups are, as in `epitaxy.split`; "none" for none.
-        test: the test set.
-        learnt: what was learnt from.
+        what: who learns from the other data, for the message.
+        split: of a learning curve; its test, and what it keeps together.
+        learnt: the other data.
     """
-    from epitaxy.split.labels import labels_of_all
-
-    if names == "none":
-        return {}
-    labels, _ = labels_of_all([test, *learnt], names)
-    held = {str(label) for part in labels[1:] for label in part}
-    own, counts = np.unique(labels[0], return_counts=True)
-    return {str(g): int(n) for g, n in zip(own, counts, strict=True) if str(g) in held}
+    groups = str(split.method.get("groups", "none"))
+    if groups != "composition" and not all(groups in part.tags for part in learnt):
+        return
+    (labels, *others), _ = labels_of_all([split.test, *learnt], groups)
+    held = np.isin(labels, np.concatenate(others)) if others else np.zeros(len(labels), dtype=bool)
+    if held.any():
+        log.warning(
+            "%s learns from %d groups by %s that %d of the %d structures of the test set belong "
+            "to: divide all sets by the same tag with assignment: hash",
+            what,
+            len(np.unique(labels[held])),
+            groups,
+            int(held.sum()),
+            len(labels),
+        )

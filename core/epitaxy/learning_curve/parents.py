@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epitaxy.errors import ConfigError, EpitaxyError
 from epitaxy.experiment import ARTIFACT, train, write_text
-from epitaxy.learning_curve.data import shared_groups
+from epitaxy.learning_curve.data import warn_of_shared
 from epitaxy.learning_curve.point import identity_of
 from epitaxy.training_data import open_split
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from epitaxy.split import Split
 
 IDENTITY = "parent.json"
-
-log = logging.getLogger("epitaxy")
 
 
 def train_parent(
@@ -43,7 +40,7 @@ def train_parent(
     """
     try:
         split = open_split(config, registry)
-        _warn_of_shared(name, config, split, curve)
+        warn_of_shared(f"parent {name}", curve, [split.train, split.valid])
         digests = {"train": split.train.digest, "valid": split.valid.digest}
         identity = identity_of(config, digests, seed=config.seed, registry=registry)
         path = Path(config.output) / IDENTITY
@@ -59,21 +56,3 @@ def train_parent(
         write_text(path, json.dumps({"identity": identity}) + "\n")
     except EpitaxyError as error:
         raise type(error)(f"parent {name}: {error}") from error
-
-
-def _warn_of_shared(name: str, config: Config, split: Split, curve: Split) -> None:
-    groups = str(curve.method.get("groups", "none"))
-    learnt = [split.train, split.valid]
-    if groups not in ("none", "composition") and not all(groups in d.tags for d in learnt):
-        groups = "none"
-    if shared := shared_groups(groups, curve.test, learnt):
-        n = sum(shared.values())
-        log.warning(
-            "parent %s learns from %d groups by %s that %d of the %d structures of the test set "
-            "belong to: divide both with the same tag and assignment: hash",
-            name,
-            len(shared),
-            groups,
-            n,
-            len(curve.test),
-        )

@@ -175,6 +175,12 @@ def _options(registry: Registry, offer: Offer) -> None:
         assert option.doc, (
             f"option {option.name!r} is not explained in the Args section of the docstring"
         )
+    check = getattr(target, "check", None) if not inspect.isclass(target) else None
+    if offer.kind == "strategy" and check is not None:
+        given, own = inspect.signature(check).parameters, inspect.signature(target).parameters
+        assert [*given] == [*own], (
+            f"check takes {', '.join(given)}, the strategy {', '.join(own)}: they must be the same"
+        )
     is_called_late = offer.kind == "calculator" or (
         offer.kind == "strategy" and not inspect.isclass(target)
     )
