@@ -19,7 +19,7 @@ from epitaxy.protocols import Card
 from epitaxy.spectra import DEFAULT_GRID, coverage
 from epitaxy.web.left_out import LeftOut
 from epitaxy_dos.alignment import TOLERANCE, align
-from epitaxy_dos.readers.files import format_of, reader_of
+from epitaxy_dos.readers.files import format_of, read_spectra
 from epitaxy_dos.spectrum import Spectrum, Structure
 
 _MOST_NAMED = 5
@@ -138,8 +138,10 @@ class DosSource:
     def __iter__(self) -> Iterator[Entry]:
         """Yield the entries in the order of the files.
 
+        Of several files, those that are damaged are left out and named.
+
         Raises:
-            DataError: a file is damaged, or of an unknown format.
+            DataError: the only file is damaged, or a file is of an unknown format.
         """
         self._done = 0
         self._left_out = LeftOut("density of states", "densities of states")
@@ -151,7 +153,14 @@ class DosSource:
                     f"{path}: the name does not say what it is: give format=doscar, exciting, "
                     "pymatgen, aflow, npz or csv"
                 )
-            for spectrum in reader_of(kind)(path):
+            try:
+                spectra = read_spectra(path, kind)
+            except DataError as error:
+                if len(self._files) == 1:
+                    raise
+                self._left_out.add(name, str(error).removeprefix(f"{path}: "))
+                spectra = []
+            for spectrum in spectra:
                 id = f"{name}#{spectrum.name}" if spectrum.name else name
                 if kind == "npz" and spectrum.name and len(self._files) == 1:
                     id = spectrum.name

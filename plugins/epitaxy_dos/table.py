@@ -16,8 +16,9 @@ from epitaxy.dataset import Dataset, Rows, row_numbers
 from epitaxy.entry import Method
 from epitaxy.errors import DataError, EntryError
 from epitaxy_dos.alignment import Zero, align
-from epitaxy_dos.readers.files import format_of, plain_name, reader_of, text_of
+from epitaxy_dos.readers.files import format_of, plain_name, read_spectra, text_of
 from epitaxy_dos.spectra import ENERGIES
+from epitaxy_dos.spectrum import Spectrum
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,26 +127,30 @@ def read_table(path: Path, *, zero: Zero = "auto") -> SpectraTable:
     """
     kind = format_of(path)
     if kind:
-        spectra = reader_of(kind)(path)
+        spectra = read_spectra(path, kind)
         if all(s.fermi is None and s.highest is None for s in spectra):
             zero = "none"
-        values, columns = [], []
-        for spectrum in spectra:
-            try:
-                aligned = align(spectrum, zero)
-            except EntryError as error:
-                raise DataError(f"{path}: {spectrum.name}: {error}") from error
-            values.append(aligned.dos)
-            columns.append({**spectrum.tags, "dos_reference": aligned.reference})
-            if spectrum.formula:
-                columns[-1]["composition"] = spectrum.formula
-        names = [s.name or path.name for s in spectra]
-        levels = [s.method for s in spectra]
-        return _table("dos", values, names, columns, levels)
+        return _aligned(path, spectra, zero)
     document = _document(path)
-    if all(isinstance(v, str) for part in document.values() for v in _values(part)):
+    if all(isinstance(part, dict) and _are_texts(part) for part in document.values()):
         return _phonons(path, document)
     return _joules(path, document)
+
+
+def _aligned(path: Path, spectra: Sequence[Spectrum], zero: Zero) -> SpectraTable:
+    values, columns = [], []
+    for spectrum in spectra:
+        try:
+            aligned = align(spectrum, zero)
+        except EntryError as error:
+            where = f"{path}: {spectrum.name}" if spectrum.name else str(path)
+            raise DataError(f"{where}: {error}") from error
+        values.append(aligned.dos)
+        columns.append({**spectrum.tags, "dos_reference": aligned.reference})
+        if spectrum.formula:
+            columns[-1]["composition"] = spectrum.formula
+    names = [s.name or path.name for s in spectra]
+    return _table("dos", values, names, columns, [s.method for s in spectra])
 
 
 def _table(
@@ -172,7 +177,7 @@ def _document(path: Path) -> dict[str, Any]:
                 f"{path}: no file of spectra: DOSCAR, dos.xml, .npz, .csv, JSON or a zip of it"
             )
         document = json.loads(text)
-    except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, IndexError, zipfile.BadZipFile, RecursionError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: cannot be read: {error}") from error
@@ -181,8 +186,8 @@ def _document(path: Path) -> dict[str, Any]:
     return document
 
 
-def _values(part: Any) -> list[Any]:
-    return list(part.values()) if isinstance(part, dict) else [part]
+def _are_texts(part: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, str) for value in part.values())
 
 
 def _phonons(path: Path, document: Mapping[str, Any]) -> SpectraTable:
@@ -205,15 +210,19 @@ def _phonons(path: Path, document: Mapping[str, Any]) -> SpectraTable:
 def _joules(path: Path, document: Mapping[str, Any]) -> SpectraTable:
     from ase.units import J
 
-    values, names = [], []
+    spectra = []
     for name, entry in document.items():
         if not isinstance(entry, dict) or not {"dos_energies", "dos_values"} <= set(entry):
             continue
-        energies = np.array(entry["dos_energies"]) * J
-        total = np.sum(entry["dos_values"], axis=0) / J
-        values.append(np.interp(ENERGIES["dos"], energies, total, left=0.0, right=0.0))
-        names.append(name)
-    if not values:
+        try:
+            spectrum = Spectrum(
+                energies=np.array(entry["dos_energies"], dtype=np.float64) * J,
+                channels=np.atleast_2d(np.array(entry["dos_values"], dtype=np.float64)) / J,
+                name=name,
+            )
+        except (TypeError, ValueError) as error:  # an EntryError is a ValueError
+            raise DataError(f"{path}: {name}: {error}") from error
+        spectra.append(spectrum)
+    if not spectra:
         raise DataError(f"{path}: no entry has dos_energies and dos_values")
-    columns = [{"dos_reference": "as given"}] * len(names)
-    return _table("dos", values, names, columns, [Method()] * len(names))
+    return _aligned(path, spectra, "none")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from epitaxy.entry import Method
-from epitaxy.errors import DataError
+from epitaxy.errors import DataError, EntryError
 from epitaxy_dos.readers.files import text_of
 from epitaxy_dos.spectrum import Spectrum
 
@@ -39,5 +39,7 @@ def read_aflow(path: Path) -> list[Spectrum]:
         ]
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: damaged JSON: {error}") from error
-    except (KeyError, TypeError, StopIteration) as error:
+    except EntryError:
+        raise
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise DataError(f"{path}: no total density of states as AFLOW writes it") from error

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from epitaxy.entry import Method
-from epitaxy.errors import DataError
+from epitaxy.errors import DataError, EntryError
 from epitaxy_dos.readers.files import text_of
 from epitaxy_dos.spectrum import Spectrum
 
 _NAMED = ("energies", "dos", "fermi", "highest", "ids", "formula")
+_NUMBERS = ("energies", "dos", "fermi", "highest")
 _METHOD = ("xc_functional", "code", "settings")
 
 
@@ -39,6 +40,9 @@ def read_npz(path: Path) -> list[Spectrum]:
         raise DataError(
             f"{path}: needs the arrays energies and dos; it has {', '.join(arrays) or 'none'}"
         )
+    for name in _NUMBERS:
+        if name in arrays and arrays[name].dtype.kind not in "fiu":
+            raise DataError(f"{path}: {name} holds {arrays[name].dtype}, not real numbers")
     energies = np.asarray(arrays["energies"], dtype=np.float64)
     dos = np.asarray(arrays["dos"], dtype=np.float64)
     is_one = dos.ndim == 1
@@ -59,19 +63,24 @@ def read_npz(path: Path) -> list[Spectrum]:
             columns[name] = np.broadcast_to(arrays[name], n).tolist()
     method = [n for n in _METHOD if n in columns]
     tags = [n for n in columns if n not in (*_NAMED, *_METHOD)]
-    return [
-        Spectrum(
-            energies=energies,
-            channels=dos[i],
-            fermi=_number(columns, "fermi", i),
-            highest=_number(columns, "highest", i),
-            formula=str(columns["formula"][i]) if "formula" in columns else "",
-            method=Method(**{name: str(columns[name][i]) for name in method}),
-            tags={name: _text(columns[name][i]) for name in tags},
-            name=str(columns["ids"][i]) if "ids" in columns else "" if is_one else str(i),
-        )
-        for i in range(n)
-    ]
+    spectra = []
+    for i in range(n):
+        name = str(columns["ids"][i]) if "ids" in columns else "" if is_one else str(i)
+        try:
+            spectrum = Spectrum(
+                energies=energies,
+                channels=dos[i],
+                fermi=_number(columns, "fermi", i),
+                highest=_number(columns, "highest", i),
+                formula=str(columns["formula"][i]) if "formula" in columns else "",
+                method=Method(**{key: str(columns[key][i]) for key in method}),
+                tags={key: _text(columns[key][i]) for key in tags},
+                name=name,
+            )
+        except EntryError as error:
+            raise DataError(f"{path}: {name}: {error}" if name else f"{path}: {error}") from error
+        spectra.append(spectrum)
+    return spectra
 
 
 def read_csv(path: Path) -> list[Spectrum]:

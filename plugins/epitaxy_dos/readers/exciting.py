@@ -44,6 +44,8 @@ def read_exciting(path: Path) -> list[Spectrum]:
         ]
     except (KeyError, ValueError) as error:
         raise DataError(f"{path}: a point without energy or density: {error}") from error
+    if not points[0].size:
+        raise DataError(f"{path}: the total density of states has no points")
     if any(p.shape != points[0].shape or (p[:, 0] != points[0][:, 0]).any() for p in points):
         raise DataError(f"{path}: the spin channels have different energies")
     structure, method, tags = _beside(path)

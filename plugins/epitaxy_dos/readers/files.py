@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from epitaxy.errors import DataError
+from epitaxy.errors import DataError, EntryError
 from epitaxy_dos.spectrum import Spectrum
 
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
@@ -63,7 +63,20 @@ def format_of(path: Path) -> str:
     return ""
 
 
-def reader_of(kind: str) -> Reader:
+def read_spectra(path: Path, kind: str) -> list[Spectrum]:
+    """Return the densities of states of a file in this format.
+
+    Raises:
+        DataError: the file is damaged; the message begins with its name.
+        EntryError: what it holds is no density of states.
+    """
+    try:
+        return _reader_of(kind)(path)
+    except EntryError as error:
+        raise EntryError(f"{path}: {error}") from error
+
+
+def _reader_of(kind: str) -> Reader:
     """Return the reader of a format; it is imported here."""
     if kind == "doscar":
         from epitaxy_dos.readers.vasp import read_doscar

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ def read_doscar(path: Path) -> list[Spectrum]:
         n_points, fermi = _line_six(lines[_HEADING - 1])
     except (IndexError, ValueError) as error:
         raise DataError(f"{path}: no heading of a DOSCAR in its first six lines") from error
+    if n_points < 2:
+        raise DataError(f"{path}: line six announces {n_points} energies")
     rows = [line.split() for line in lines[_HEADING : _HEADING + n_points]]
     if len(rows) < n_points or len(rows[-1]) not in (3, 5):
         raise DataError(f"{path}: cut after line {len(lines)}; {n_points} energies are announced")
@@ -101,9 +104,9 @@ def _settings(folder: Path) -> tuple[Method, dict[str, str]]:
         if given.get("LHFCALC", "").upper().strip(".").startswith("T"):
             functional = "hybrid"
         if given.get("ENCUT"):
-            tags["cutoff"] = f"{float(given['ENCUT'].split()[0]):g} eV"
+            tags["cutoff"] = _in_ev(given, "ENCUT", incar)
         if given.get("SIGMA"):
-            tags["smearing"] = f"{float(given['SIGMA'].split()[0]):g} eV"
+            tags["smearing"] = _in_ev(given, "SIGMA", incar)
     kpoints = _only(folder, "kpoints")
     if kpoints is not None:
         lines = text_of(kpoints).splitlines()
@@ -111,6 +114,14 @@ def _settings(folder: Path) -> tuple[Method, dict[str, str]]:
         if len(mesh) == 3 and all(word.isdigit() for word in mesh):
             tags["k-mesh"] = "x".join(mesh)
     return Method(code="VASP", xc_functional=functional), tags
+
+
+def _in_ev(given: Mapping[str, str], key: str, incar: Path) -> str:
+    word = given[key].split()[0]
+    try:
+        return f"{float(word):g} eV"
+    except ValueError as error:
+        raise DataError(f"{incar}: {key} is {word!r}, not a number") from error
 
 
 def _only(folder: Path, start: str) -> Path | None:

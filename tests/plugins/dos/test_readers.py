@@ -298,6 +298,15 @@ def test_a_table_of_text_is_read(tmp_path: Path) -> None:
         ("x.json", '{"tDOS_data": {}}', "as AFLOW writes it"),
         ("x.json", "{}", "does not say what it is"),
         ("x.npz", "text", "cannot be read"),
+        ("DOSCAR", DOSCAR.format(high=1.0, low=0.0, n=0, fermi=0.5), "announces 0 energies"),
+        ("dos.xml", "<dos><totaldos><diagram/></totaldos></dos>", "no points"),
+        (
+            "x.json",
+            '{"tDOS_data": {"energy": ["a"], "tDOS": [1]}, "species": [], "composition": []}',
+            "as AFLOW writes it",
+        ),
+        ("x.csv", "1 1\n2 nan\n", "not finite"),
+        ("x.csv", "2 1\n1 1\n", "do not increase"),
     ],
 )
 def test_damaged_files_are_refused_by_name(
@@ -329,3 +338,38 @@ def test_range_that_is_not_covered_is_noted_with_the_fraction(tmp_path: Path) ->
     (entry,) = source
     assert "computed from -6.00 to 2.00 eV" in entry.tags["dos_reference"]
     assert any("x.npz (5" in note and "%" in note for note in source.notes)
+
+
+def test_one_damaged_file_of_many_is_left_out_and_named(tmp_path: Path) -> None:
+    for name, cut in (("a", 0), ("b", 10), ("c", 0)):
+        write_doscar(tmp_path / name, gapped(), cut=cut)
+    source = DosSource(path=tmp_path / "*" / "DOSCAR")
+    assert [entry.id for entry in source] == ["a/DOSCAR", "c/DOSCAR"]
+    (note,) = source.notes
+    assert note.startswith("1 density of states left out: cut after line")
+    assert "b/DOSCAR" in note
+
+
+def test_a_setting_of_vasp_that_is_no_number_is_named_with_its_file(tmp_path: Path) -> None:
+    path = write_doscar(tmp_path, gapped())
+    (tmp_path / "INCAR").write_text("ENCUT = high\n")
+    with pytest.raises(DataError, match="INCAR: ENCUT is 'high'"):
+        entries(path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"dos": np.array(["a", "b"])}, "dos holds"),
+        ({"dos": np.array([1j, 2j])}, "dos holds complex128"),
+        ({"dos": np.array([1.0, 2.0]), "fermi": np.array("five")}, "fermi holds"),
+        ({"dos": np.array([[1.0, 2.0], [np.nan, 1.0]])}, "1: the density of states has values"),
+    ],
+)
+def test_arrays_that_are_no_spectra_are_named(
+    tmp_path: Path, arrays: dict[str, np.ndarray], words: str
+) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, allow_pickle=False, energies=np.array([0.0, 1.0]), **arrays)
+    with pytest.raises(DataError, match=f"x.npz: {words}"):
+        entries(path)
