@@ -163,7 +163,7 @@ def middle_of(study: Study, cluster: int, *, most: int = 500) -> int:
 
 def save_png(figure: Any, path: Path) -> None:
     """Write a figure at a resolution that shows single entries."""
-    figure.savefig(path, dpi=200, metadata={"Software": None})
+    figure.savefig(path, format="png", dpi=200, metadata={"Software": None})
 
 
 def as_svg(figure: Any) -> str:

@@ -44,6 +44,17 @@ _MOST_GROUPS = 24
 _MOST_CLUSTERS = 20
 _MOST_CURVES = 40
 _MOST_NAMED = 10
+_FILES = (
+    "similarity.json",
+    "matrix.npy",
+    "neighbors.npz",
+    "figure.png",
+    "curves.png",
+    "clusters.json",
+    "entries.csv",
+    "report.html",
+)
+"""All that a study may write."""
 
 
 def write_study(
@@ -63,7 +74,7 @@ def write_study(
         directory: folder; made if it is not there.
         matrix: write matrix.npy, (n, n) float32, rows as in entries.csv.
         n_neighbors: write neighbors.npz with so many of the most similar entries of each; 0 not.
-        overwrite: replace an earlier study.
+        overwrite: replace an earlier study; files that it has and this one has not are removed.
 
     Raises:
         StoreError: the folder holds a study and `overwrite` is false, or the disk refuses.
@@ -90,9 +101,7 @@ def write_study(
         figures["curves.png"] = curves_figure(study)
     for name, figure in figures.items():
         with new_file(directory / name, overwrite=overwrite) as partial:
-            renamed = partial.with_name(f"{partial.name}.png")  # matplotlib goes by the ending
-            save_png(figure, renamed)
-            renamed.replace(partial)
+            save_png(figure, partial)
         written.append(directory / name)
     clusters = {"kind": study.clusters.kind, "threshold": study.clusters.threshold}
     texts = {
@@ -108,19 +117,25 @@ def write_study(
         with new_file(directory / name, overwrite=overwrite) as partial:
             partial.write_text(text, encoding="utf-8")
         written.insert(0, directory / name)
+    for name in set(_FILES) - {path.name for path in written}:
+        (directory / name).unlink(missing_ok=True)  # rows of an earlier study
     return written
 
 
 def check_folder(directory: Path, *, overwrite: bool) -> None:
-    """Refuse a folder with a study, and what is no folder.
+    """Refuse a folder with files of a study, whole or broken off, and what is no folder.
 
     Raises:
         StoreError: one of the two.
     """
     if directory.exists() and not directory.is_dir():
         raise StoreError(f"{directory}: is not a folder; choose another name")
-    if (directory / "similarity.json").exists() and not overwrite:
-        raise StoreError(f"{directory}: there is a study already; use --overwrite to replace it")
+    taken = [name for name in _FILES if (directory / name).exists()]
+    if taken and not overwrite:
+        raise StoreError(
+            f"{directory}: there is a study already ({', '.join(taken)}); use --overwrite to "
+            "replace it"
+        )
 
 
 def entries_table(study: Study) -> str:
@@ -189,7 +204,8 @@ def summary_lines(study: Study) -> list[str]:
         )
     lines += [f"  {_effect_line(effect)}" for effect in study.effects]
     lines.append(
-        f"{len(sizes):,} {study.clusters.kind} clusters at {study.clusters.threshold:g}, sizes "
+        f"{len(sizes):,} {study.clusters.kind} "
+        f"{'cluster' if len(sizes) == 1 else 'clusters'} at {study.clusters.threshold:g}, sizes "
         f"{', '.join(f'{n:,}' for n in sizes[:8])}{' ...' if len(sizes) > 8 else ''}"
     )
     if study.best is not None:

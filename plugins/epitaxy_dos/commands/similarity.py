@@ -121,6 +121,8 @@ def run(args: Namespace) -> int:
         raise OptionError("--keep says which entries, --keep-to DATASET where to write them")
     if args.keep_to and args.keep_to.exists() and not args.overwrite:
         raise StoreError(f"{args.keep_to}: exists; use --overwrite to replace it")
+    if args.neighbors < 0:
+        raise OptionError(f"--neighbors {args.neighbors}: 1 or more, 0 for none")
     check_folder(args.output, overwrite=args.overwrite)
     dataset: Spectra
     if is_file_of_spectra(args.dataset):

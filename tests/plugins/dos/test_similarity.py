@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.units import J
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lattice_model import convergence_dataset, honeycomb_dos
@@ -415,6 +416,7 @@ def test_text_of_a_dataset_cannot_break_the_page(tmp_path: Path) -> None:
         (["--keep", "best"], "--keep-to"),
         (["--keep-to", "x"], "--parameter"),
         (["--workers", "-1"], "n_workers"),
+        (["--neighbors", "-1"], "--neighbors -1"),
     ],
 )
 def test_wrong_use_is_explained(
@@ -430,6 +432,60 @@ def test_wrong_use_is_explained(
     assert main(["similarity", "set", "-o", "out", *arguments]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_new_study_leaves_no_file_of_an_earlier_one(tmp_path: Path, dataset: Dataset) -> None:
+    dataset.save(tmp_path / "set")
+    out = tmp_path / "out"
+    command = ["similarity", str(tmp_path / "set"), "-o", str(out)]
+    assert main([*command, "--parameter", "k-mesh", "--neighbors", "2"]) == 0
+    (out / "notes.txt").write_text("mine")
+    assert main([*command, "--matrix", "no", "--overwrite"]) == 0
+    assert {path.name for path in out.iterdir()} == {
+        *("figure.png", "report.html", "clusters.json", "similarity.json", "entries.csv"),
+        "notes.txt",
+    }
+
+
+def test_a_study_that_broke_off_is_not_mixed_with_the_next(
+    tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset.save(tmp_path / "set")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "matrix.npy").write_bytes(b"of a run that was killed")
+    assert main(["similarity", str(tmp_path / "set"), "-o", str(out)]) == 2
+    assert "matrix.npy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"dos_energies": [2e-19, 1e-19], "dos_values": [[1, 1]]}, "a: energies .* increase"),
+        ({"dos_energies": [1e-19, 2e-19], "dos_values": [[1, float("nan")]]}, "a: .* not finite"),
+        ({"dos_energies": [1e-19, 2e-19], "dos_values": [[1, 1, 1]]}, "a: .* shape"),
+        ({"dos_energies": "none", "dos_values": [[1, 1]]}, "a: could not convert"),
+        ("1;2", "dos_energies"),
+    ],
+)
+def test_damaged_spectra_without_structures_are_named(
+    tmp_path: Path, entry: object, words: str
+) -> None:
+    path = tmp_path / "spectra.json"
+    path.write_text(json.dumps({"a": entry}))
+    with pytest.raises(DataError, match=words):
+        read_table(path)
+
+
+def test_a_spectrum_in_joules_is_known_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "spectra.json"
+    energies = np.linspace(-6, 6, 601)
+    channel = np.full(601, 2.0)
+    entry = {"dos_energies": energies / J, "dos_values": np.array([channel, -channel]) * J}
+    path.write_text(json.dumps({"a": {name: x.tolist() for name, x in entry.items()}}))
+    table = read_table(path)
+    assert table.tag("dos_reference")[0] == "as given, computed from -6.00 to 6.00 eV"
+    assert table.values[0, 1000] == pytest.approx(4.0)  # both spins, one drawn downwards
 
 
 def test_15_spectra_of_nomad_are_compared_without_structures(tmp_path: Path) -> None:
