@@ -149,6 +149,11 @@ def test_pods_run_without_root_within_limits(oasis: Path, program: Program, vari
             assert "livenessProbe" in container, name
 
 
+def test_elasticsearch_may_write_its_keystore(oasis: Path, program: Program) -> None:
+    security = pods(render(oasis, program))["elastic"]["spec"]["securityContext"]
+    assert (security["runAsUser"], security["runAsGroup"]) == (1000, 0)  # as in its image
+
+
 def test_containers_reach_the_services_that_there_are(oasis: Path, program: Program) -> None:
     objects = render(oasis, program)
     services = {found["metadata"]["name"] for found in objects if found["kind"] == "Service"}

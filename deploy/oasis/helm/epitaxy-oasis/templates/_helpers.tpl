@@ -34,7 +34,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "oasis.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: {{ . }}
-runAsGroup: {{ . }}
 fsGroup: {{ . }}
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile:
