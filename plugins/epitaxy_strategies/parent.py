@@ -205,7 +205,10 @@ def matching(names: Sequence[str], prefixes: Mapping[str, float]) -> dict[str, f
         hit = [n for n in names if n == prefix or n.startswith(f"{prefix}.")]
         if not hit:
             tops = sorted({".".join(n.split(".")[:2]) for n in names})
-            raise ConfigError(f"layers: nothing is called {prefix!r}; there are {', '.join(tops)}")
+            raise ConfigError(
+                f"layers: nothing is called {prefix!r}; there are the parts embedding, body and "
+                f"head, and {', '.join(tops)}"
+            )
         found |= dict.fromkeys(hit, float(prefixes[prefix]))
     return found
 

@@ -247,6 +247,22 @@ def test_a_number_that_cannot_come_out_is_named_before_any_training(place) -> No
         assert not (place / "no").exists()
 
 
+def test_arms_of_different_targets_need_a_number_to_compare_them_by(place, make_metals) -> None:
+    metals = make_metals(30)
+    metals.with_target("band_gap", np.linspace(0, 1, 30)).save(place / "gaps", overwrite=True)
+    body = {"use": "painn", "width": 8, "n_layers": 1, "n_radial": 4, "cutoff": 3.5}
+    gap = {"model": {"use": "property", "body": body, "targets": ["band_gap"]}}
+    section = {"sizes": [8], "seeds": 1, "arms": {"energy": {}, "gap": gap}}
+    split = {"method": "random", "valid": 4, "test": 4}
+    config = {**CONFIG, "dataset": "gaps", "split": split, "learning_curve": section}
+    (place / "mixed.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "epitaxy", "learning-curve", "mixed.yaml", "-o", "mixed"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "the arms predict different targets" in done.stderr
+    assert not (place / "mixed").exists()
+
+
 def test_train_says_which_command_a_learning_curve_is_for(place) -> None:
     command = [sys.executable, "-m", "epitaxy", "train", "curve.yaml", "-o", "no"]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)

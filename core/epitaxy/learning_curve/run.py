@@ -130,28 +130,47 @@ def learning_curve(
 
 
 def _check_metric(curve: CurveConfig, split: Split, registry: Registry) -> None:
-    """Raise `ConfigError` if no number of that name can come out."""
-    metric = curve.options.metric
-    if metric is None:
-        return
-    from epitaxy.models import build_model
+    """Check that the number that counts will come out of every arm.
 
+    Raises:
+        ConfigError: no structure of the test has its target, an arm does not predict it, or none
+            is named and the arms predict different targets.
+    """
+    test, metric = split.test, curve.options.metric
+    labelled = {name for name in test.targets if test.target(name)[1].any()}
+    by_arm = {arm: _predicted(config, registry) for arm, config in curve.arms.items()}
+    if metric is None:
+        found = {arm: sorted(names & labelled) for arm, names in by_arm.items() if names}
+        if len(set(map(tuple, found.values()))) > 1:
+            each = "; ".join(f"{arm}: {', '.join(names)}" for arm, names in found.items())
+            raise ConfigError(
+                f"learning_curve: the arms predict different targets ({each}): name one that all "
+                f"of them predict, as metric: energy_mae"
+            )
+        return
     target = metric.rpartition("_")[0]
-    test = split.test
-    if target not in test.targets or not test.target(target)[1].any():
+    if target not in labelled:
         raise ConfigError(
             f"learning_curve: metric is {metric}, but no structure of the test set has {target} "
             f"(there: {', '.join(test.targets) or 'nothing'})"
         )
-    for arm, config in curve.arms.items():
-        can = build_model(config.model, registry).capabilities
-        predicted = {*can.targets, *(["forces"] if can.forces else [])}
-        predicted |= {"stress"} if can.stress else set()
-        if can.targets and target not in predicted:
+    for arm, names in by_arm.items():
+        if names and target not in names:
             raise ConfigError(
                 f"learning_curve: metric is {metric}, but the model of arm {arm!r} predicts "
-                f"{', '.join(sorted(predicted))}"
+                f"{', '.join(sorted(names))}"
             )
+
+
+def _predicted(config: Config, registry: Registry) -> set[str]:
+    """Return the targets of a model; none if it learns what there is."""
+    from epitaxy.models import build_model
+
+    can = build_model(config.model, registry).capabilities
+    names = set(can.targets)
+    if names and can.forces:
+        names |= {"energy", "forces"}
+    return names | ({"stress"} if names and can.stress else set())
 
 
 class _Told:
