@@ -260,3 +260,9 @@ def test_streaming_keeps_memory_bounded(tmp_path):
         tracemalloc.stop()
     assert len(Dataset.open(tmp_path / "40000")) == 40_000
     assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_the_current_folder_is_named_when_it_holds_no_dataset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="not a dataset, manifest.json is missing"):
+        Dataset.open(".")

@@ -184,11 +184,13 @@ def facts_from_json(row: Mapping[str, Any]) -> PartFacts:
 
 def parts_folder(path: Path) -> Path:
     """Return the folder in which the ranks collect the parts of the dataset `path`."""
+    path = path if path.name else path.resolve()  # "." has no name
     return path.with_name(f"{path.name}.parts")
 
 
 def explain_unmerged(path: Path) -> None:
     """Raise a `StoreError` if there are parts of `path` that were never merged."""
+    path = path if path.name else path.resolve()
     for folder, target in ((path, path.with_name(path.name.removesuffix(".parts"))),
                            (parts_folder(path), path)):  # fmt: skip
         if folder.is_dir() and any(_PART.fullmatch(p.name) for p in folder.iterdir()):
