@@ -93,6 +93,12 @@ def test_bad_input_is_named_before_any_training(place, capsys, change, message) 
     assert not (place / "out").exists()
 
 
+def test_a_model_of_another_target_is_refused_before_any_training(place, capsys) -> None:
+    assert cross("--set", "model.targets=[is_metal]") == 2
+    assert "target is band_gap, but the model predicts is_metal" in capsys.readouterr().err
+    assert not (place / "out").exists()
+
+
 def test_train_says_which_command_the_file_is_for(place, capsys) -> None:
     assert main(["train", "cross.yaml"]) == 2
     assert "epitaxy cross-database cross.yaml" in capsys.readouterr().err

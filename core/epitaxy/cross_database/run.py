@@ -28,8 +28,9 @@ from epitaxy.config import Config, check_config
 from epitaxy.cross_database.options import SECTION, CrossConfig, CrossOptions
 from epitaxy.cross_database.result import CrossResult, Measured
 from epitaxy.dataset import Dataset
-from epitaxy.errors import DataError, EpitaxyError
+from epitaxy.errors import ConfigError, DataError, EpitaxyError
 from epitaxy.experiment import refuse_used_folder, write_text
+from epitaxy.models import build_model
 from epitaxy.quantities import quantity
 from epitaxy.run import Run
 from epitaxy.split.labels import labels_of_all
@@ -63,7 +64,8 @@ def cross_database(
         registry: the plugins; the installed ones by default.
 
     Raises:
-        ConfigError: the output folder holds something and `resume` is false.
+        ConfigError: the output folder holds something and `resume` is false, or the model does
+            not predict the target.
         DataError: a database has too few entries with the target.
         EpitaxyError: a model cannot be trained.
     """
@@ -76,6 +78,11 @@ def cross_database(
     config, options = cross.training, cross.options
     progress = progress or Silent()
     check_config(config, registry)
+    predicts = build_model(config.model, registry).capabilities.targets
+    if predicts and options.target not in predicts:
+        raise ConfigError(
+            f"{SECTION}: target is {options.target}, but the model predicts {', '.join(predicts)}"
+        )
     output = Path(config.output)
     refuse_used_folder(output, resume=resume)
     datasets = {
