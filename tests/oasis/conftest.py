@@ -61,16 +61,19 @@ def oasis(request: pytest.FixtureRequest) -> Iterator[Rig]:
     tell(f"starting an Oasis, logs in {rig.logs}")
     rig.start()
     tell(f"the Oasis at {rig.url} was ready after {rig.seconds['start']:.0f} s")
+    gaps: list[str] = []
     try:
         yield rig
         memory = {name: round(size, 2) for name, size in rig.resident_memory().items()}
         tell(f"memory of the Oasis in GB: {sum(memory.values()):.2f} = {memory}")
+        gaps = (rig.logs / "elastic.log").read_text().splitlines()
     finally:
         rig.stop()
-        if request.session.testsfailed > failed_before:
+        if gaps or request.session.testsfailed > failed_before:
             tell(f"the logs of the Oasis are in {rig.logs}")
         else:
             rig.remove()
+    assert not gaps, "Elasticsearch was asked for what its stub does not know"
 
 
 @pytest.fixture

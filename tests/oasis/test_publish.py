@@ -44,6 +44,8 @@ def publish(author, capsys):
         assert main(["publish", str(path), "--to", "nomad", "--json", *sets]) == status
         said = capsys.readouterr()
         assert author.token() not in said.out + said.err
+        if (path / "receipts.jsonl").exists():
+            assert author.token() not in (path / "receipts.jsonl").read_text()
         return json.loads(said.out) if status == 0 else {"error": said.err}
 
     return call
@@ -280,6 +282,11 @@ def test_an_embargoed_publication_is_hidden_final_and_found_again(
     assert "can neither be changed nor deleted" in capsys.readouterr().err
     assert main(["nomad", "download", str(few), "-o", "few", *at(author)]) == 0
     assert files_of(Path("few")) == files_of(few)
+
+    central = publish(few, "publish=true", "to_central=true", status=2)["error"]
+    assert "administrator" in central
+    doi = publish(few, "publish=true", "dataset=eight metals", "doi=true", status=2)["error"]
+    assert "DOI" in doi
 
     again = publish(few, "publish=true", "embargo_months=3", "dataset=eight metals")
     assert again["facts"]["found_earlier"]

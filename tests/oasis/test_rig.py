@@ -18,11 +18,6 @@ def test_nomad_is_the_real_one_and_has_our_plugin(oasis, service):
     assert deployment.knows_epitaxy
 
 
-def test_elasticsearch_was_asked_nothing_that_its_stub_does_not_know(oasis, service):
-    list(service.uploads())
-    assert "not known" not in (oasis.logs / "elastic.log").read_text()
-
-
 def test_nomad_finds_a_mongodb(oasis, service):
     assert "MongoDB connection failed" not in (oasis.logs / "appworker.log").read_text()
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from epitaxy.cli import main
 from epitaxy.dataset import Dataset
+from epitaxy_nomad.publisher import NomadPublisher
 from epitaxy_nomad.source import NomadSource
 
 DATASET = "calculations of tests"
@@ -42,7 +43,7 @@ def test_a_relaxation_comes_frame_by_frame(author, calculations, tmp_path):
 
 
 def test_one_command_makes_a_dataset_that_keeps_the_ids(
-    author, service, calculations, tmp_path, capsys
+    author, service, asked, calculations, tmp_path, capsys
 ):
     upload_id, frames = calculations
     dataset = service.dataset(DATASET) or service.create_dataset(DATASET)
@@ -57,6 +58,16 @@ def test_one_command_makes_a_dataset_that_keeps_the_ids(
     status = main(["ingest", "nomad", "-o", str(tmp_path / "set"), *options])
     assert status == 0, capsys.readouterr().err
     assert sorted(Dataset.open(tmp_path / "set").ids) == sorted(frames)
+
+    # Published again it refers to the calculations that it is from, and NOMAD follows that.
+    publisher = NomadPublisher(url=f"{author.url}/v1", requests_per_second=50)
+    (entry,) = publisher.publish(tmp_path / "set").facts["entries"]
+    reply = asked.post(f"entries/{entry['entry_id']}/archive/query", json={"required": "*"})
+    archive = reply.json()["data"]["archive"]
+    assert sorted(archive["data"]["source_entry_ids"]) == sorted(frames)
+    assert set(archive["data"]["source_upload_ids"]) == {upload_id}
+    followed = {found["target_entry_id"] for found in archive["metadata"]["entry_references"]}
+    assert followed >= set(frames)
 
 
 def test_without_a_token_unpublished_entries_are_not_there(author, calculations, tmp_path):
