@@ -78,16 +78,16 @@ def cross_database(
     config, options = cross.training, cross.options
     progress = progress or Silent()
     check_config(config, registry)
-    predicts = build_model(config.model, registry).capabilities.targets
-    if predicts and options.target not in predicts:
-        raise ConfigError(
-            f"{SECTION}: target is {options.target}, but the model predicts {', '.join(predicts)}"
-        )
     output = Path(config.output)
     refuse_used_folder(output, resume=resume)
     datasets = {
         name: _opened(name, place, options, registry) for name, place in options.datasets.items()
     }
+    predicts = build_model(config.model, registry).capabilities.targets
+    if predicts and options.target not in predicts:
+        raise ConfigError(
+            f"{SECTION}: target is {options.target}, but the model predicts {', '.join(predicts)}"
+        )
     labels, _ = labels_of_all(list(datasets.values()), options.groups)
     groups = dict(zip(datasets, labels, strict=True))
     plans = [_Plan.of(datasets, groups, options, seed=seed) for seed in options.all_seeds]
