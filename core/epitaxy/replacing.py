@@ -22,10 +22,14 @@ def beside(directory: Path, kind: str) -> Path:
 def put_in_place(new: Path, directory: Path) -> None:
     """Rename `new` to `directory`, after everything in it has reached the disk.
 
+    Files become as readable as their folder: safetensors makes files that only their owner reads.
+
     Raises:
         OSError: the disk refuses; as after any other interruption, `directory` is as it was.
     """
     for path in sorted(new.rglob("*")):
+        if path.is_file():
+            path.chmod(path.stat().st_mode | path.parent.stat().st_mode & 0o666)
         _sync(path)
     _sync(new)
     old = beside(directory, "old")

@@ -137,6 +137,11 @@ def test_damage_is_named(saved):
         load_artifact(saved)
 
 
+def test_whoever_may_read_the_folder_may_read_the_weights(saved):
+    weights = saved / "weights.safetensors"
+    assert weights.stat().st_mode & 0o777 == saved.stat().st_mode & 0o666
+
+
 def test_a_note_on_the_card_is_allowed(saved):
     (saved / "card.md").write_text("my notes")
     load_artifact(saved)
