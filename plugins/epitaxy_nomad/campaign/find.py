@@ -166,6 +166,7 @@ def look_at(
     Raises:
         UnfitError: it has not ended well, or cannot be packed.
     """
+    _check_name(name)
     files = files_of(folder, rules, found)
     outputs: list[tuple[tuple[int, int, str], str, str]] = []
     for file in files:
@@ -193,7 +194,8 @@ def files_of(folder: Path, rules: Rules, found: Survey | None = None) -> list[Fi
     """Return the files of a calculation, sorted by name.
 
     Raises:
-        UnfitError: a file is unreadable, is no ordinary file, or has a name that is not UTF-8.
+        UnfitError: a file is unreadable, is no ordinary file, or has a name that is not UTF-8
+            or holds a backslash.
     """
     files: list[File] = []
     pending = [("", folder)]
@@ -207,13 +209,7 @@ def files_of(folder: Path, rules: Rules, found: Survey | None = None) -> list[Fi
             found.empty_folders.append(str(place))
         for entry in entries:
             name = prefix + entry.name
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise UnfitError(
-                    f"{name!r}: the name is not UTF-8, which a zip file and NOMAD cannot hold; "
-                    "rename it"
-                ) from None
+            _check_name(name)
             if rules.stays(entry.name):
                 continue
             if entry.is_symlink() and not (rules.follow_links and Path(entry.path).is_file()):
@@ -223,13 +219,30 @@ def files_of(folder: Path, rules: Rules, found: Survey | None = None) -> list[Fi
             if entry.is_dir(follow_symlinks=False):
                 pending.append((name + "/", Path(entry.path)))
                 continue
-            state = entry.stat()
+            try:
+                state = entry.stat()
+            except OSError as error:  # gone since the folder was listed
+                raise UnfitError(f"{name} cannot be read: {error.strerror}") from error
             if not stat.S_ISREG(state.st_mode):
                 raise UnfitError(f"{name} is a pipe, socket or device, not a file")
             if not os.access(entry.path, os.R_OK):
                 raise UnfitError(f"{name} cannot be read: you have no permission")
             files.append(File(name, state.st_size, state.st_mtime_ns))
     return sorted(files, key=lambda file: file.name)
+
+
+def _check_name(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UnfitError(
+            f"{name!r}: the name is not UTF-8, which a zip file and NOMAD cannot hold; rename it"
+        ) from None
+    if "\\" in name:
+        raise UnfitError(
+            f"{name!r}: the name has a backslash, which some take for a folder when the upload is "
+            "read; rename it"
+        )
 
 
 def listing(files: Sequence[File]) -> str:
@@ -264,7 +277,7 @@ def _folders_with_output(
         try:
             entries = sorted(os.scandir(place), key=lambda entry: entry.name)
             entries = [entry for entry in entries if not rules.stays(entry.name)]
-            files = [entry for entry in entries if entry.is_file()]
+            files = [entry for entry in entries if _is_file(entry)]
             # Unreadable main outputs are seen again, and named, when the folder is looked at.
             has_output = any(_is_output(Path(entry.path), rules) for entry in files)
         except OSError as error:
@@ -278,8 +291,15 @@ def _folders_with_output(
         for entry in reversed(entries):
             if entry.is_dir(follow_symlinks=False):
                 pending.append(Path(entry.path))
-            elif entry.is_symlink() and not entry.is_file():
+            elif entry.is_symlink() and not _is_file(entry):
                 found.links.append(entry.path)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a symbolic link that leads back to itself
+        return False
 
 
 def _is_output(path: Path, rules: Rules) -> bool:
