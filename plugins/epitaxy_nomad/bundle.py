@@ -90,7 +90,7 @@ class ZipStream:
         Raises:
             DataError: a file has changed its size since the stream was made, or is gone.
         """
-        sink = _Sink()
+        sink = Sink()
         lines = []
         with zipfile.ZipFile(cast("IO[bytes]", sink), "w", self._method) as packed:
             for member in self.members:
@@ -156,7 +156,7 @@ def _pieces(member: Member) -> Iterator[bytes]:
         )
 
 
-class _Sink:
+class Sink:
     """What `zipfile` writes to: it cannot seek, and gives away what it got."""
 
     def __init__(self) -> None:

@@ -12,8 +12,8 @@ VARIABLE = "NOMAD_CLIENT_ACCESS_TOKEN"
 """Name of the variable that NOMAD's own client reads."""
 
 HELP = (
-    f"give a token with the option token_file=FILE or the variable {VARIABLE} (in NOMAD: your "
-    "name, Access token), and check that it has not expired"
+    f"give a token with token_file=FILE (--token-file FILE) or the variable {VARIABLE} (in NOMAD: "
+    "your name, Access token), and check that it has not expired"
 )
 
 

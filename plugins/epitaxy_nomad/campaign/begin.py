@@ -10,7 +10,7 @@ from typing import Any
 from epitaxy.errors import OptionError
 from epitaxy_nomad.campaign.codes import CODES, own_code
 from epitaxy_nomad.campaign.find import Rules, Survey, survey
-from epitaxy_nomad.campaign.ledger import NAME, Ledger
+from epitaxy_nomad.campaign.ledger import Ledger
 from epitaxy_nomad.campaign.plan import Limits, parts
 
 
@@ -104,7 +104,7 @@ def plan(
         OptionError: the source does not exist, or another recipe or source is given than before.
         StoreError: the ledger is damaged, or in use.
     """
-    if (folder / NAME).is_file():
+    if Ledger.is_begun(folder):
         ledger = Ledger.open(folder, to_write=True)
         try:
             _check_same(ledger, source, recipe, name)

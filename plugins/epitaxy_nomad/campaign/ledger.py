@@ -34,6 +34,7 @@ from types import TracebackType
 from typing import Any
 
 from epitaxy.errors import StoreError
+from epitaxy.stores.new_file import new_file
 from epitaxy_nomad.campaign.find import Calculation
 
 FORMAT = 1
@@ -148,9 +149,12 @@ class Ledger:
             rules: what was looked for, as plain values.
 
         Raises:
-            StoreError: there is a campaign already.
+            StoreError: there is a campaign already, or the disk refuses.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{folder} cannot be made: {error.strerror}") from error
         ledger = cls(folder)
         ledger._open_for_writing()
         assert ledger._handle is not None
@@ -170,6 +174,15 @@ class Ledger:
             },
         )
         return ledger
+
+    @staticmethod
+    def is_begun(folder: Path) -> bool:
+        """Whether a folder holds a campaign: a ledger with a whole first line."""
+        path = folder / NAME
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return stream.readline().endswith(b"\n")
 
     @classmethod
     def open(cls, folder: Path, *, to_write: bool = False) -> Ledger:
@@ -256,15 +269,14 @@ class Ledger:
         self.record("left out", part.number, {"calculation": calculation, "reason": reason})
 
     def write_manifest(self, part: int, files: Iterable[SentFile]) -> str:
-        """Write what a part was sent with, whole or not at all; return its digest."""
+        """Write what a part was sent with, whole or not at all; return its digest.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
         lines = "".join(json.dumps(asdict(file)) + "\n" for file in files).encode()
-        path = self.manifest_path(part)
-        fresh = path.with_name(f".{path.name}")
-        with fresh.open("wb") as stream:
-            stream.write(lines)
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.replace(path)
+        with new_file(self.manifest_path(part), overwrite=True) as partial:
+            partial.write_bytes(lines)
         return hashlib.sha256(lines).hexdigest()
 
     def read_manifest(self, part: Part) -> list[SentFile]:
@@ -291,7 +303,10 @@ class Ledger:
         return self.folder / f"part-{part:04d}.zip"
 
     def _open_for_writing(self) -> None:
-        self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be written: {error.strerror}") from error
         try:
             _lock(self._handle)
         except OSError as error:
@@ -311,7 +326,10 @@ class Ledger:
                 )
             self._follow(line)
         if not self.facts:
-            raise StoreError(f"{self.path} has no first line: plan the campaign anew elsewhere")
+            raise StoreError(
+                f"{self.path} has no first line; begin the campaign with "
+                f"epitaxy campaign plan SOURCE -o {self.folder}"
+            )
         if torn and mend:
             assert self._handle is not None
             os.ftruncate(self._handle, len(content) - len(torn))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 from epitaxy.errors import OptionError
+from epitaxy.stores.new_file import new_file
+from epitaxy_nomad.bundle import Sink
 from epitaxy_nomad.campaign.find import Calculation, File, Rules, UnfitError, files_of, listing
 from epitaxy_nomad.campaign.ledger import Ledger, Part, SentFile
 
@@ -73,18 +75,18 @@ class PartStream:
         """
         self.files = ()
         files: list[SentFile] = []
-        sink = _Sink()
-        with zipfile.ZipFile(sink, "w", allowZip64=True) as archive:
+        sink = Sink()
+        with zipfile.ZipFile(cast("IO[bytes]", sink), "w", allowZip64=True) as archive:
             for calculation in self.calculations:
                 for file in unchanged(calculation, self.rules):
                     yield from self._pieces(archive, sink, calculation, file, files)
-        yield from sink.drained()
+        yield from sink.taken()
         self.files = tuple(files)
 
     def _pieces(
         self,
         archive: zipfile.ZipFile,
-        sink: _Sink,
+        sink: Sink,
         calculation: Calculation,
         file: File,
         files: list[SentFile],
@@ -101,7 +103,7 @@ class PartStream:
                         n_bytes += len(piece)
                         if n_bytes > file.n_bytes:
                             break
-                        yield from sink.drained()
+                        yield from sink.taken()
                 after = os.fstat(stream.fileno())
         except OSError as error:
             raise ChangedError(
@@ -110,7 +112,7 @@ class PartStream:
         if n_bytes != file.n_bytes or after.st_mtime_ns != file.changed_ns:
             raise ChangedError(calculation.name, f"{name} changed while it was read")
         files.append(SentFile(calculation.name, name, n_bytes, file.changed_ns, digest.hexdigest()))
-        yield from sink.drained()
+        yield from sink.taken()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,22 @@ class ZipOfPart:
         with self.path.open("rb") as stream:
             while piece := stream.read(CHUNK):
                 yield piece
+
+
+def check_source(ledger: Ledger, parts: Iterable[Part]) -> None:
+    """Refuse to read the files of these parts where their source is not on this machine.
+
+    Without it every calculation would look as if somebody had removed it.
+
+    Raises:
+        OptionError: the source is not there.
+    """
+    source = Path(ledger.facts["source"])
+    if any(part.calculations for part in parts) and not source.exists():
+        raise OptionError(
+            f"{source}, which the campaign in {ledger.folder} reads, is not here: mount it or put "
+            "it back, or write zip files where it is with epitaxy campaign pack"
+        )
 
 
 def unchanged(calculation: Calculation, rules: Rules) -> list[File]:
@@ -151,18 +169,17 @@ def write_zip(ledger: Ledger, part: Part, rules: Rules, *, level: int = 1) -> No
 
     Raises:
         ChangedError: a calculation is not what it was when it was planned.
+        StoreError: the disk refuses.
     """
     stream = PartStream(part.calculations.values(), rules, level=level)
-    path = ledger.zip_path(part.number)
-    fresh = path.with_name(f".{path.name}")
     digest = hashlib.sha256()
-    with fresh.open("wb") as goal:
+    with (
+        new_file(ledger.zip_path(part.number), overwrite=True) as partial,
+        partial.open("wb") as goal,
+    ):
         for piece in stream:
             goal.write(piece)
             digest.update(piece)
-        goal.flush()
-        os.fsync(goal.fileno())
-    fresh.replace(path)
     ledger.record(
         "packed",
         part.number,
@@ -200,30 +217,6 @@ def sha256_of(path: Path) -> str:
     """Return the digest of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-class _Sink(io.RawIOBase):
-    """Where a ZipFile writes to: forward only, handed on piece by piece."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-
-    def writable(self) -> bool:
-        """It is."""
-        return True
-
-    def write(self, piece: object) -> int:
-        """Keep a piece until it is drained."""
-        content = bytes(piece)  # type: ignore[call-overload]
-        self._pieces.append(content)
-        return len(content)
-
-    def drained(self) -> Iterator[bytes]:
-        """Yield what was written since the last time, as one piece."""
-        if self._pieces:
-            joined = b"".join(self._pieces)
-            self._pieces.clear()
-            yield joined
 
 
 def _zip_info(path: str, file: File, level: int) -> zipfile.ZipInfo:

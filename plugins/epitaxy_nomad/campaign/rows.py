@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from epitaxy.errors import DataError
+from epitaxy.errors import DataError, StoreError
 
 
 def calculation_folders(
@@ -27,6 +27,7 @@ def calculation_folders(
 
     Raises:
         DataError: the file is no database.
+        StoreError: the disk refuses the files of a row.
     """
     from ase.db import connect
 
@@ -50,7 +51,11 @@ def calculation_folders(
             inside = folder != home and folder.is_relative_to(home)
             yield (folder.relative_to(home).as_posix() if inside else name), folder, ""
         elif row.get("energy") is not None and rows_folder is not None:
-            yield name, _written(row, rows_folder / name), "ASE"
+            try:
+                folder = _written(row, rows_folder / name)
+            except OSError as error:
+                raise StoreError(f"{rows_folder / name} cannot be written: {error}") from error
+            yield name, folder, "ASE"
         else:
             what = "no results" if row.get("energy") is None else "results, but nowhere to write"
             left_out[name] = f"has no key {path_key!r} and {what}"

@@ -21,6 +21,7 @@ from epitaxy_nomad.campaign.pack import (
     ChangedError,
     PartStream,
     ZipOfPart,
+    check_source,
     hashed,
     sha256_of,
     unchanged,
@@ -65,10 +66,17 @@ class Way:
         Raises:
             OptionError: a number is out of range, or an embargo is wanted for what stays private.
         """
-        if self.workers < 1 or (self.max_unpublished or 1) < 1:
+        if self.workers < 1 or (self.max_unpublished is not None and self.max_unpublished < 1):
             raise OptionError(
                 f"workers = {self.workers} and max_unpublished = {self.max_unpublished} must be 1 "
                 "or more"
+            )
+        if not 0 <= self.level <= 9:
+            raise OptionError(f"compression = {self.level}: allowed are 0 (none) to 9 (smallest)")
+        if not self.wait_for_room >= 0 or not self.deadline > 0:  # not a number is neither
+            raise OptionError(
+                f"wait = {self.wait_for_room} s and deadline = {self.deadline} s: allowed are 0 "
+                "or more, and more than 0"
             )
         if not 0 <= (self.embargo_months or 0) <= 36:
             raise OptionError(f"embargo = {self.embargo_months} months; NOMAD allows 0 to 36")
@@ -123,6 +131,7 @@ def send(
         tell: called with one line at a time.
 
     Raises:
+        OptionError: the calculations are not on this machine, nor zip files of them.
         PublishError: NOMAD does not accept the token, or the dataset cannot be made.
         SourceError: NOMAD cannot be reached.
     """
@@ -138,6 +147,8 @@ def send(
             opened.append(local.service)
         sender.bring(part, local.service)
 
+    unread = [part for part in ledger.parts.values() if part.problems or not part.has("sent")]
+    check_source(ledger, [part for part in unread if not part.zip_sha256])
     with connect() as first:
         before = first.count_unpublished()
         if way.dataset:

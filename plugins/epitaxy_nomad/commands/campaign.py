@@ -174,11 +174,12 @@ def _say_news(news: News, folder: Path) -> int:
 def _pack(args: Namespace) -> int:
     from epitaxy_nomad.campaign.begin import Recipe
     from epitaxy_nomad.campaign.ledger import Ledger
-    from epitaxy_nomad.campaign.pack import ChangedError, write_zip
+    from epitaxy_nomad.campaign.pack import ChangedError, check_source, write_zip
 
     n_left_out = 0
     with Ledger.open(args.folder, to_write=True) as ledger:
         rules = Recipe.of(ledger).rules()
+        check_source(ledger, [part for part in ledger.parts.values() if not part.has("packed")])
         for part in ledger.parts.values():
             while not part.has("packed") and part.calculations:
                 start = time.monotonic()
@@ -327,7 +328,7 @@ def _connector(args: Namespace) -> Callable[[], Service]:
     from epitaxy_nomad.service import Service
     from epitaxy_nomad.tokens import read_token
 
-    token = read_token(args.token_file, is_needed=True)
+    token = read_token(args.token_file, is_needed=True, why="a campaign needs a token")
     return lambda: Service(args.url, token, requests_per_second=_REQUESTS_PER_SECOND)
 
 

@@ -161,6 +161,39 @@ def test_a_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     assert survey(tmp_path).left_out["a"].startswith(r"'caf\udce9.dat': the name is not UTF-8")
 
 
+def test_a_folder_whose_name_is_not_utf8_is_named(tmp_path: Path) -> None:
+    calculation(tmp_path / "good")
+    folder = calculation(tmp_path / "a")
+    try:
+        os.rename(folder, os.fsencode(folder) + b"\xe9")
+    except OSError:
+        pytest.skip("this file system refuses such names")
+    found = survey(tmp_path)
+    assert [one.name for one in found.calculations] == ["good"]
+    assert found.left_out["a\udce9"].startswith(r"'a\udce9': the name is not UTF-8")
+
+
+@pytest.mark.parametrize("name", ["back\\slash", "good/back\\slash.dat"])
+def test_a_name_with_a_backslash_is_named(tmp_path: Path, name: str) -> None:
+    calculation(tmp_path / "good")
+    if "/" in name:
+        (tmp_path / name).touch()
+    else:
+        calculation(tmp_path / name)
+    (reason,) = survey(tmp_path).left_out.values()
+    assert "the name has a backslash" in reason
+
+
+@pytest.mark.parametrize("follow_links", [False, True])
+def test_a_link_to_itself_is_left_out_alone(tmp_path: Path, follow_links: bool) -> None:
+    folder = calculation(tmp_path / "a")
+    for place in (tmp_path, folder):
+        (place / "loop").symlink_to("loop")
+    found = survey(tmp_path, rules=Rules(follow_links=follow_links))
+    assert [(one.name, one.n_files) for one in found.calculations] == [("a", 5)]
+    assert sorted(found.links) == [str(folder / "loop"), str(tmp_path / "loop")]
+
+
 def test_a_pipe_is_named(tmp_path: Path) -> None:
     os.mkfifo(calculation(tmp_path / "a") / "pipe")
     assert "pipe is a pipe" in survey(tmp_path).left_out["a"]
@@ -285,6 +318,58 @@ def test_a_ledger_that_was_cut_anywhere_says_what_was_said_before(tmp_path: Path
             assert sum(part.has("created") for part in cut.parts.values()) == max(0, n_whole - 4)
             cut.record("left out", 0, {"calculation": "x", "reason": "y"})
         assert Ledger.open(folder).left_out == {"x": "y"}
+
+
+@pytest.mark.parametrize("n_bytes", [0, 40])
+def test_a_campaign_that_was_cut_in_its_first_line_is_begun_again(
+    tmp_path: Path, n_bytes: int
+) -> None:
+    folder = campaign(tmp_path)
+    path = folder / "ledger.jsonl"
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    with pytest.raises(StoreError, match="has no first line; begin the campaign with"):
+        Ledger.open(folder)
+    assert plan(folder, tmp_path / "tree").new_parts
+    assert Ledger.open(folder).parts
+
+
+def test_a_place_where_no_ledger_can_be_is_named(tmp_path: Path) -> None:
+    calculation(tmp_path / "tree" / "a")
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / "ledger.jsonl").mkdir(parents=True)
+    for name, words in (("file", "cannot be made"), ("taken", "cannot be written")):
+        with pytest.raises(StoreError, match=words):
+            plan(tmp_path / name, tmp_path / "tree")
+
+
+def test_a_full_disk_leaves_no_half_of_a_zip_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource = pytest.importorskip("resource")
+    folder = campaign(tmp_path, n=1)
+    put(tmp_path / "tree" / "c0" / "large.gz", os.urandom(2**20))
+    plan(folder)
+    before = sorted(folder.iterdir())
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, old[1]))
+    try:
+        assert main(["campaign", "pack", str(folder)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert "part-0002.zip: could not be written: File too large" in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before
+    assert main(["campaign", "pack", str(folder)]) == 0
+
+
+def test_a_source_that_is_not_mounted_is_no_change(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = campaign(tmp_path)
+    ledger = (folder / "ledger.jsonl").read_bytes()
+    (tmp_path / "tree").rename(tmp_path / "elsewhere")
+    assert main(["campaign", "pack", str(folder)]) == 2
+    assert "is not here: mount it" in capsys.readouterr().err
+    assert (folder / "ledger.jsonl").read_bytes() == ledger
 
 
 def test_a_ledger_that_was_edited_is_refused(tmp_path: Path) -> None:

@@ -409,6 +409,10 @@ def test_a_wrong_token_stops_before_anything_is_sent(
     [
         {"workers": 0},
         {"max_unpublished": -1},
+        {"max_unpublished": 0},
+        {"level": 10},
+        {"wait_for_room": -1.0},
+        {"deadline": float("nan")},
         {"publish": True, "embargo_months": 40},
         {"embargo_months": 3},
     ],
@@ -416,6 +420,19 @@ def test_a_wrong_token_stops_before_anything_is_sent(
 def test_a_way_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
         Way(**options)
+
+
+def test_nothing_is_begun_where_the_calculations_are_not(
+    tmp_path: Path, nomad: tuple[Nomad, Loopback]
+) -> None:
+    service, server = nomad
+    folder = campaign(tmp_path)
+    (tmp_path / "tree").rename(tmp_path / "elsewhere")
+    with pytest.raises(OptionError, match="is not here: mount it"):
+        sent(folder, server)
+    assert not service.uploads
+    (tmp_path / "elsewhere").rename(tmp_path / "tree")
+    assert len(sent(folder, server).done) == 3
 
 
 def test_a_dry_run_opens_no_socket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
