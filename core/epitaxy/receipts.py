@@ -59,7 +59,7 @@ def read_content(path: Path | str, *, verify: bool = True) -> Content:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         is_artifact = manifest.get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         is_artifact = False
     if not is_artifact:
         there = "" if path.exists() else "; there is nothing at this path"
@@ -103,21 +103,16 @@ def _dataset(path: Path, *, verify: bool) -> Content:
     from ase.data import chemical_symbols
 
     from epitaxy.dataset import Dataset
+    from epitaxy.stores.formats import dataset_files
 
     dataset = Dataset.open(path, verify=verify)
     elements = [chemical_symbols[z] for z in sorted(dataset.elements)]
     of = f" of {' '.join(elements)}" if len(elements) <= 8 else f" of {len(elements)} elements"
-    found = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-    files = {
-        file.as_posix()
-        for file in found
-        if file.name != RECEIPTS and not any(part.startswith(".") for part in file.parts)
-    }
     return Content(
         "dataset",
         dataset.digest,
         f"dataset of {len(dataset):,} structures{of}",
-        tuple(sorted(files)),
+        dataset_files(path),
         path,
     )
 

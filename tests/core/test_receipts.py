@@ -133,3 +133,22 @@ def test_a_receipt_where_a_folder_lies_is_in_the_message(artifact):
     (artifact / "receipts.jsonl").mkdir()
     with pytest.raises(PublishError, match=r"published, but .* keep it: .*upload-1"):
         append_receipt(artifact, ONE)
+
+
+def test_only_what_the_manifest_of_a_dataset_names_is_published(dataset, tmp_path):
+    (tmp_path / "secret").write_text("not for others")
+    (dataset / "key").symlink_to(tmp_path / "secret")
+    (dataset / "notes.txt").write_text("mine")
+    (dataset / "more").mkdir()
+    (dataset / "more/manifest.json").write_text("{}")
+    files = read_content(dataset).files
+    assert "manifest.json" in files
+    assert all((dataset / name).is_file() for name in files)
+    assert not {"key", "notes.txt", "more/manifest.json"} & set(files)
+
+
+@pytest.mark.parametrize("text", ['{"format": ["epitaxy-dataset"]}', "[" * 100_000, "null"])
+def test_a_strangers_manifest_is_neither_artifact_nor_dataset(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match="neither an artifact nor a dataset"):
+        read_content(tmp_path)

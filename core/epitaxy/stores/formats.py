@@ -23,10 +23,25 @@ def dataset_format(path: Path) -> str | None:
     """Return the format that the manifest of a directory names; None if it is no dataset."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     found = manifest.get("format") if isinstance(manifest, dict) else None
-    return found if found in READERS else None
+    return found if isinstance(found, str) and found in READERS else None
+
+
+def dataset_files(path: Path) -> tuple[str, ...]:
+    """Return the paths of the files of a dataset below its directory, sorted.
+
+    Only what its manifest names: whatever else lies there is no part of the dataset.
+
+    Args:
+        path: directory of a dataset that has been opened.
+    """
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    names = {MANIFEST, *(column["file"] for column in manifest.get("columns", {}).values())}
+    for part in manifest.get("parts", ()):
+        names |= {f"{part['file']}/{name}" for name in part["files"]}
+    return tuple(sorted(names))
 
 
 def open_columns(path: Path, *, verify: bool = False) -> tuple[Columns, dict[str, Any]]:
