@@ -103,6 +103,12 @@ class Client:
             raise OptionError(
                 f"{safe_url(base_url)!r} is not an address; write it as https://host/path"
             )
+        for name, value in dict(headers).items():
+            if not value.isascii() or not value.isprintable():  # httpx would repeat it in an error
+                raise OptionError(
+                    f"what the header {name} shall hold (a key or token?) has a line break or "
+                    f"letters outside of ASCII in it. {key_help or 'Check the key'}"
+                )
         if max_attempts < 1 or not timeout > 0 or requests_per_second < 0:
             raise OptionError(
                 f"max_attempts = {max_attempts} (1 or more), timeout = {timeout} (more than 0 s), "
