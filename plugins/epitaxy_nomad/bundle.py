@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -78,7 +79,7 @@ class ZipStream:
     def __init__(self, members: Sequence[Member], *, sums: str = "", compressed: bool = False):
         self.members = tuple(sorted(members, key=lambda member: member.name))
         names = [member.name for member in self.members] + ([sums] if sums else [])
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if twice := [name for name, n in Counter(names).items() if n > 1]:
             raise DataError(f"two files of an upload are both named {twice[0]!r}")
         self.sums = sums
         self._method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED

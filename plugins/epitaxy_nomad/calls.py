@@ -72,9 +72,28 @@ class Calls:
             if not isinstance(answer.get("data", []), list):
                 raise SourceError(f"{self.url}/{path}: NOMAD sent no list 'data'")
             yield from answer.get("data") or ()
-            after = section(answer.get("pagination")).get("next_page_after_value")
-            if after is None:
+            if (after := next_page(answer, seen, f"{self.url}/{path}")) is None:
                 return
-            if after in seen:
-                raise SourceError(f"{self.url}/{path}: the pages go round in circles at {after!r}")
-            seen.add(after)
+
+
+def next_page(answer: Any, seen: set[str], what: str) -> str | None:
+    """Return where the next page of a list begins, None after the last one.
+
+    Args:
+        answer: the page before.
+        seen: where pages began so far; the answer is added.
+        what: the list, for messages.
+
+    Raises:
+        SourceError: the list goes round in circles, or NOMAD sends nonsense.
+    """
+    after = section(section(answer).get("pagination")).get("next_page_after_value")
+    if after is None:
+        return None
+    text = str(after)
+    if text in seen:
+        raise SourceError(f"{what}: the pages go round in circles at {text[:80]!r}")
+    if not text.isprintable():  # half a character of UTF-16 cannot be sent back
+        raise SourceError(f"{what}: NOMAD names {text[:80]!r} as the next page")
+    seen.add(text)
+    return text

@@ -1,7 +1,7 @@
 """What was published comes back as it was: every file with its sha256, the whole with its digest.
 
-Files gather in a hidden folder beside the goal, so that a download that was cut goes on where it
-was; the goal appears when everything is there and proven.
+Files gather in a hidden folder beside the goal, one for each place in NOMAD, so that a download
+that was cut goes on where it was; the goal appears when everything is there and proven.
 """
 
 from __future__ import annotations
@@ -56,29 +56,44 @@ def download(service: Service, name: str, goal: Path, *, tell: Tell) -> Download
         tell: called with a line for people at each step.
 
     Raises:
-        DataError: there is something at `goal` already.
+        DataError: there is something at `goal` already, or it cannot be written.
         PublishError: there is no such upload or entry, or it may not be read.
         SourceError: NOMAD cannot be reached, or what it sends is not what was published.
     """
     if goal.exists():
         raise DataError(f"{goal} is there already: choose another folder or remove it")
     upload_id, folder = _place(service, name)
+    try:
+        return _gathered(service, upload_id, folder, goal, tell=tell)
+    except OSError as error:
+        raise DataError(
+            f"{goal}: cannot be written: {error.strerror or error} ({error.filename or goal}); "
+            "what has arrived is kept, the same command goes on"
+        ) from error
+
+
+def _gathered(
+    service: Service, upload_id: str, folder: str, goal: Path, *, tell: Tell
+) -> Downloaded:
     files = list(service.files(upload_id, folder))
     if not files:
         raise SourceError(f"upload {upload_id} holds no files{f' in {folder}' if folder else ''}")
-    side = goal.with_name(f".{goal.name}.download")
+    hidden = goal.with_name(f".{goal.name}.download")
+    place = f"{service.host}/{upload_id}/{folder}"
+    side = hidden / hashlib.sha256(place.encode()).hexdigest()[:12]
     sums = _sums(service, upload_id, folder, side) if folder_in(folder) else {}
     n_bytes = sum(file.n_bytes for file in files)
     tell(f"upload {upload_id}: {len(files)} files, {n_bytes:,} bytes")
     for file in files:
         _fetch(service, upload_id, file, folder, side, sums.get(file.path, ""))
+    _drop_others(side / "files", {_path_of(file, folder) for file in files})
     missing = sorted(set(sums) - {file.path for file in files} - _beside(folder))
     if missing:
         raise SourceError(f"upload {upload_id} lacks {missing[0]}, which was published")
     kind, digest = _proven(side / "files", folder, upload_id) if sums else ("files", "")
     goal.parent.mkdir(parents=True, exist_ok=True)
     (side / "files").rename(goal)
-    shutil.rmtree(side, ignore_errors=True)
+    shutil.rmtree(hidden, ignore_errors=True)
     return Downloaded(goal, upload_id, kind, digest, len(files), n_bytes)
 
 
@@ -118,7 +133,7 @@ def _beside(folder: str) -> set[str]:
 def _fetch(
     service: Service, upload_id: str, file: RemoteFile, folder: str, side: Path, expected: str
 ) -> None:
-    path = side / "files" / file.path.removeprefix(f"{folder}/" if folder else "")
+    path = side / "files" / _path_of(file, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(2):
         if not path.exists() or path.stat().st_size != file.n_bytes:
@@ -131,6 +146,17 @@ def _fetch(
                 f"upload {upload_id}: {file.path} is not what was published: its sha256 is not the "
                 f"one in {folder}.sha256"
             )
+
+
+def _path_of(file: RemoteFile, folder: str) -> str:
+    return file.path.removeprefix(f"{folder}/" if folder else "")
+
+
+def _drop_others(folder: Path, wanted: set[str]) -> None:
+    """Remove what an earlier attempt brought and NOMAD no longer has."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in wanted:
+            path.unlink()
 
 
 def _proven(path: Path, folder: str, upload_id: str) -> tuple[str, str]:

@@ -70,6 +70,8 @@ class Publication:
             self._tell(f"{_said(upload)}; NOMAD processes it again")
             service.process(upload.upload_id)
             upload = self._wait(upload)
+        elif upload.status == "FAILURE":  # of a later process, such as being sent on
+            self._tell(f"it is published, but its last process failed: {_said(upload)}")
         entries = tuple(service.entries(upload.upload_id))
         self._stop_on_failure(upload, entries, dataset, found_by)
         upload = self._edit(upload, dataset, has_news=bool(found_by))
@@ -204,7 +206,7 @@ class Publication:
         dataset: RemoteDataset | None,
         found_by: str,
     ) -> None:
-        if upload.status == "FAILURE":
+        if upload.status == "FAILURE" and not upload.is_published:
             raise PublishError(
                 f"upload {upload.upload_id}: NOMAD could not process it: "
                 f"{_said(upload)}{_entry_errors(entries)}. After mending the cause: `epitaxy nomad "

@@ -142,8 +142,8 @@ def read_upload(answer: Any) -> Upload:
         errors=_texts(found, "errors"),
         warnings=_texts(found, "warnings"),
         is_published=bool(found.get("published")),
-        embargo_months=int(found.get("embargo_length") or 0),
-        n_entries=int(found.get("entries") or 0),
+        embargo_months=whole(found, "embargo_length", "an upload"),
+        n_entries=whole(found, "entries", "an upload"),
         created=_text(found, "upload_create_time"),
         published_to=_texts(found, "published_to"),
     )
@@ -202,13 +202,29 @@ def read_deployment(answer: Any) -> Deployment:
         SourceError: the answer has no version.
     """
     found = _mapping(answer, "the description of a NOMAD", "version")
-    points = [p.get("id") for p in found.get("plugin_entry_points") or () if isinstance(p, Mapping)]
-    named = [*(found.get("parsers") or ()), *points]
+    points = [p.get("id") for p in _list(found, "plugin_entry_points") if isinstance(p, Mapping)]
+    named = [*_list(found, "parsers"), *points]
     return Deployment(
         str(found["version"]),
         bool(found.get("oasis")),
         any("epitaxy" in str(name) for name in named),
     )
+
+
+def whole(found: Mapping[str, Any], name: str, what: str) -> int:
+    """Return a number of things, 0 where NOMAD says nothing.
+
+    Raises:
+        SourceError: it is no such number.
+    """
+    value = found.get(name)
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise SourceError(
+            f"NOMAD sent {what} with {name} {str(value)[:60]!r}, a whole number is needed"
+        )
+    return value
 
 
 def _mapping(answer: Any, what: str, *needed: str) -> Mapping[str, Any]:
@@ -227,4 +243,9 @@ def _text(found: Mapping[str, Any], name: str) -> str:
 
 
 def _texts(found: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    return tuple(str(value) for value in found.get(name) or ())
+    return tuple(str(value) for value in _list(found, name))
+
+
+def _list(found: Mapping[str, Any], name: str) -> list[Any]:
+    value = found.get(name) or []
+    return value if isinstance(value, list) else [value]  # one message instead of several

@@ -9,8 +9,8 @@ from urllib.parse import quote
 from epitaxy.errors import SourceError
 from epitaxy.web import RefusedError
 from epitaxy_nomad.archive import section
-from epitaxy_nomad.calls import PAGE, Calls
-from epitaxy_nomad.records import RemoteFile
+from epitaxy_nomad.calls import PAGE, Calls, next_page
+from epitaxy_nomad.records import RemoteFile, whole
 from epitaxy_nomad.refusals import explained
 
 _FIRST_PAUSE = 0.5  # seconds before the next attempt; doubled each time
@@ -18,8 +18,13 @@ _MAX_FAILURES = 3  # attempts in a row that bring nothing
 
 
 def listing(calls: Calls, upload_id: str, folder: str) -> Iterator[RemoteFile | str]:
-    """Yield what one folder of an upload holds: files, and the paths of folders."""
+    """Yield what one folder of an upload holds: files, and the paths of folders.
+
+    Raises:
+        SourceError: NOMAD sends no list, goes round in circles, or names files outside.
+    """
     after: str | None = None
+    seen: set[str] = set()
     while True:
         answer = calls.ask(
             "GET",
@@ -28,19 +33,22 @@ def listing(calls: Calls, upload_id: str, folder: str) -> Iterator[RemoteFile | 
             about=upload_id,
         )
         if alone := section(answer).get("file_metadata"):
-            yield RemoteFile(folder, int(alone.get("size") or 0))
+            yield RemoteFile(folder, whole(section(alone), "size", f"the file {folder}"))
             return
-        content = section(section(answer).get("directory_metadata")).get("content") or ()
-        for item in content:
-            name = str(item["name"])
-            if name in ("", ".", "..") or "/" in name or "\\" in name:
+        content = section(section(answer).get("directory_metadata")).get("content") or []
+        if not isinstance(content, list):
+            raise SourceError(f"upload {upload_id}: NOMAD sent no list of files in {folder or '/'}")
+        for found in content:
+            item = section(found)
+            name = str(item.get("name") or "")
+            if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
                 raise SourceError(
                     f"upload {upload_id}: the file name {name!r} leads out of the folder"
                 )
             path = f"{folder}/{name}".lstrip("/")
-            is_file = item.get("is_file")
-            yield RemoteFile(path, int(item.get("size") or 0)) if is_file else path
-        after = section(section(answer).get("pagination")).get("next_page_after_value")
+            size = whole(item, "size", f"the file {path}")
+            yield RemoteFile(path, size) if item.get("is_file") else path
+        after = next_page(answer, seen, f"upload {upload_id}: files in {folder or '/'}")
         if not content or after is None:
             return
 

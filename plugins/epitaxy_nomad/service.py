@@ -507,7 +507,7 @@ class Service:
 
 
 def _id(text: str) -> str:
-    return quote(text, safe="")
+    return quote(text.encode("utf-8", "surrogatepass"), safe="")
 
 
 def _status(error: PublishError) -> int:

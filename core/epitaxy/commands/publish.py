@@ -63,7 +63,10 @@ def run(args: Namespace) -> int:
         receipt = publisher.publish(args.path, dry_run=args.dry_run)
     except PublishError as error:
         if isinstance(error.receipt, Receipt):
-            append_receipt(args.path, error.receipt)
+            try:
+                append_receipt(args.path, error.receipt)
+            except PublishError as unkept:  # must not hide what went wrong first
+                print(unkept, file=sys.stderr)
         raise
     if not args.dry_run:
         append_receipt(args.path, receipt)

@@ -89,7 +89,7 @@ def run(args: Namespace) -> int:
     receipt = _receipt(Path(args.upload)) if args.action != "list" else None
     if receipt is not None:
         args.upload = receipt.identifier
-        args.url = args.url or (receipt.facts or {}).get("api")
+        args.url = args.url or _address(receipt)
     with _service(args) as service:
         return actions[args.action](service, args)
 
@@ -108,6 +108,17 @@ def _receipt(path: Path) -> Receipt | None:
             "of the upload (`epitaxy nomad list --ours`)"
         )
     return receipts[-1]
+
+
+def _address(receipt: Receipt) -> str | None:
+    """Return the NOMAD that a receipt names, and say where the token is about to go."""
+    from epitaxy.web.secrets import safe_url
+
+    address = (receipt.facts or {}).get("api")
+    if address is None:
+        return None
+    print(f"asking {safe_url(str(address))}, which the receipt names", file=sys.stderr)
+    return str(address)
 
 
 def _service(args: Namespace, *, anonymous: bool | None = None) -> Service:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback import Loopback
+from loopback import Loopback, Reply
 from nomad_uploads import PREFIX, TOKEN, Checked, Held, NomadUploads
 
 from epitaxy.artifact import check_artifact
@@ -284,17 +284,45 @@ def test_a_download_that_broke_off_goes_on(artifact, tmp_path, server, nomad, fa
 def test_what_another_download_left_is_used(artifact, tmp_path, server, nomad, capsys):
     publish(server, artifact)
     (upload,) = nomad.uploads.values()
-    left = tmp_path / ".back.download/files"
-    left.mkdir(parents=True)
+    argv = ["nomad", "download", upload.upload_id, "-o", str(tmp_path / "back"), *at(server)]
+    upload.files["epitaxy-0.sha256"], kept = b"", dict(upload.files)
+    weights = next(name for name in upload.files if name.endswith("weights.bin"))
+    upload.files[weights] = upload.files[weights][::-1]
+    assert main(argv) == 2  # leaves its hidden folder behind
+    upload.files = kept
+    (left,) = tmp_path.glob(".back.download/*/files")
+    (left / "gone.txt").write_text("no longer in NOMAD")
     whole = (artifact / "weights.bin").read_bytes()
     (left / ".weights.bin.part").write_bytes(whole[:5000])
     (left / "card.md").write_bytes(b"?" * (artifact / "card.md").stat().st_size)  # of the past
     before = server.n_requests
-    argv = ["nomad", "download", upload.upload_id, "-o", str(tmp_path / "back"), *at(server)]
     assert main(argv) == 0
     asked = {r.path.rpartition("/")[2]: r.params for r in server.requests[before:]}
     assert asked["weights.bin"]["offset"] == "5000"
     assert same_files(artifact, tmp_path / "back")
+    assert not list(tmp_path.glob(".back*"))
+
+
+def test_what_a_download_of_another_upload_left_is_not_mixed_in(tmp_path, server, nomad, capsys):
+    nomad.uploads["one"] = Held("one", None, files={"a": b"1", "b": b"1", "c": b"1"})
+    nomad.uploads["two"] = Held("two", None, files={"a": b"2", "c": b"2"})
+    goal = ["-o", str(tmp_path / "back"), *at(server)]
+    inner = nomad._raw
+    nomad._raw = lambda request, upload_id, path: (
+        Reply(b"", 500) if path == "c" else inner(request, upload_id, path)
+    )
+    assert main(["nomad", "download", "one", *goal]) == 2
+    nomad._raw = inner
+    assert main(["nomad", "download", "two", *goal]) == 0
+    assert {p.name: p.read_bytes() for p in (tmp_path / "back").iterdir()} == {"a": b"2", "c": b"2"}
+
+
+def test_a_folder_that_cannot_be_written_is_explained(tmp_path, server, nomad, capsys):
+    nomad.uploads["one"] = Held("one", None, files={"a": b"1"})
+    (tmp_path / "file").write_text("")
+    goal = str(tmp_path / "file" / "back")
+    assert main(["nomad", "download", "one", "-o", goal, *at(server)]) == 2
+    assert "cannot be written: Not a directory" in capsys.readouterr().err
 
 
 def test_files_that_were_changed_in_nomad_are_refused(artifact, tmp_path, server, nomad, capsys):

@@ -214,6 +214,9 @@ def test_what_the_central_nomad_refuses_is_told_without_the_token(artifact, serv
     given = {"publish": True, "to_central": True, "central_token_file": tmp_path / "token"}
     with pytest.raises(PublishError, match=r"did not reach the central NOMAD: .*\*\*\* bad"):
         make(server, **given).publish(artifact)
+    (tmp_path / "token").write_text(CENTRAL_TOKEN)  # another one: the same command goes on
+    receipt = make(server, **given).publish(artifact)
+    assert receipt.facts["published_to"] == ["https://nomad-lab.eu/prod/v1/api"]
 
 
 def order_of(server: Loopback, path: Path, ending: str, **options: object) -> int:

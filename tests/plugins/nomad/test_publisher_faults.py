@@ -6,6 +6,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from nomad_uploads import PREFIX, TOKEN, Checked, Held, NomadUploads
 from epitaxy.errors import EpitaxyError, OptionError, PublishError, SourceError
 from epitaxy.receipts import content_digest
 from epitaxy.testing.publisher_checks import make_artifact
+from epitaxy_nomad.download import download
 from epitaxy_nomad.publisher import NomadPublisher
 from epitaxy_nomad.service import Service
 from epitaxy_nomad.tokens import VARIABLE
@@ -90,6 +92,22 @@ def test_a_token_file_that_is_no_token_is_refused(artifact, tmp_path):
     (tmp_path / "token").write_text("two words")
     with pytest.raises(OptionError, match="must hold one token"):
         NomadPublisher(token_file=tmp_path / "token").publish(artifact)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["first-half\nsecond-half", "first-half-of-ünïcode"], ids=["line break", "no ASCII"]
+)
+def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(
+    artifact, nomad, monkeypatch, caplog, wrong
+):
+    monkeypatch.setenv(VARIABLE, wrong)
+    with Loopback(nomad) as server, caplog.at_level(logging.DEBUG):
+        with pytest.raises(OptionError) as caught:
+            make(server).publish(artifact)
+        assert server.n_requests == 0
+    said = "".join(traceback.format_exception(caught.value))
+    assert VARIABLE in str(caught.value)
+    assert "half" not in said + caplog.text
 
 
 def test_a_token_that_may_not_write_is_explained(artifact, nomad, server):
@@ -287,6 +305,55 @@ def test_a_server_that_answers_html_is_no_nomad(artifact):
     said = r"sent no JSON, of type text/html, but '<html>"
     with Loopback(lambda request: page) as server, pytest.raises(SourceError, match=said):
         make(server).publish(artifact)
+
+
+NONSENSE = [-1, 10**400, True, "x", [None], {"a": 1}, 1.5, "\x00", "\ud800"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "where"),
+    [
+        ("/info", ("parsers",)),
+        ("/uploads", ("data",)),
+        ("/uploads", ("pagination", "next_page_after_value")),
+        ("", ("data", "upload_id")),
+        ("", ("data", "errors")),
+        ("", ("data", "embargo_length")),
+        ("", ("data", "entries")),
+        ("/rawdir/", ("directory_metadata",)),
+        ("/rawdir/", ("directory_metadata", "content")),
+        ("/rawdir/", ("directory_metadata", "content", 0)),
+        ("/rawdir/", ("directory_metadata", "content", 0, "name")),
+        ("/rawdir/", ("directory_metadata", "content", 0, "size")),
+        (".sha256", ("file_metadata",)),
+        (".sha256", ("file_metadata", "size")),
+    ],
+)
+def test_an_answer_with_nonsense_in_it_is_no_crash(tmp_path, ending, where):
+    artifact = make_artifact(tmp_path / "model")
+    for number, value in enumerate(NONSENSE):
+        nomad = NomadUploads()
+
+        def respond(request, nomad=nomad, value=value):
+            reply = nomad(request)
+            if request.method != "GET" or reply.status != 200:
+                return reply
+            if not request.path.endswith(ending or next(iter(nomad.uploads), "-")):
+                return reply
+            answer = part = json.loads(reply.body)
+            try:
+                for key in where[:-1]:
+                    part = part[key]
+                part[where[-1]] = value
+            except (KeyError, IndexError):
+                return reply
+            return Reply.of(answer)
+
+        with Loopback(respond) as server, suppress(EpitaxyError):
+            upload_id = make(server, deadline=5.0).publish(artifact).identifier
+            clock = FakeClock().clock()
+            with Service(server.url + PREFIX, TOKEN, clock=clock, attempts=2) as service:
+                download(service, upload_id, tmp_path / str(number), tell=lambda line: None)
 
 
 def test_a_server_that_is_something_else_is_no_nomad(artifact):
