@@ -55,6 +55,19 @@ def test_the_input_of_exciting_has_the_crystal(workflow: ModuleType, tmp_path: P
     assert groundstate.get("ngridk") == "8 8 8"
 
 
+def test_a_summary_of_nothing_says_which_step_is_missing(
+    workflow: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    workflow.write_structures(tmp_path / "crystals.db")
+    monkeypatch.setattr("sys.argv", ["workflow.py", "summary", "--work", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        workflow.main()
+    assert "run the step compute before" in capsys.readouterr().err
+
+
 def test_what_is_computed_is_published(
     workflow: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

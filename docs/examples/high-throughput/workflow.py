@@ -238,6 +238,8 @@ def write_results(database: Path, path: Path) -> list[dict[str, Any]]:
         json.loads((database.parent / row.folder / "settings.json").read_text())
         for row in _finished(database)
     ]
+    if not settings:
+        raise RuntimeError("no row is computed yet: run the step compute before")
     conditions = {key: value for key, value in settings[0].items() if key != "xc"}
     if any({**conditions, "xc": each["xc"]} != each for each in settings):
         raise RuntimeError("the calculations have different settings: compute them anew")
@@ -287,7 +289,11 @@ def main() -> int:
         n = exciting_inputs(database, args.work / "exciting", species=args.species)
         print(f"{n} inputs of exciting in {args.work / 'exciting'}")
     elif args.step == "summary":
-        for row in write_results(database, args.work / "results.json"):
+        try:
+            table = write_results(database, args.work / "results.json")
+        except RuntimeError as error:
+            parser.error(str(error))
+        for row in table:
             print("  ".join(f"{value}" for value in row.values()))
     elif not args.url:
         parser.error("publish needs --url")
