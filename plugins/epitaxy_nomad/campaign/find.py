@@ -57,7 +57,7 @@ class Survey:
     """What was found.
 
     Attributes:
-        calculations: the finished ones, by name.
+        calculations: the finished ones, by name; none lies in another.
         left_out: folder -> why a calculation does not go along.
         without_output: folders with files that belong to no calculation -> how many files.
         links: symbolic links that are not packed.
@@ -146,7 +146,6 @@ def survey(
             found.left_out[name] = str(error)
         if tell is not None:
             tell(len(found.calculations))
-    found.calculations.sort(key=lambda calculation: calculation.name)
     _leave_out_nested(found)
     return found
 
@@ -255,15 +254,13 @@ def listing(files: Sequence[File]) -> str:
 
 def _leave_out_nested(found: Survey) -> None:
     """Leave out what is part of another calculation: rows of a database may name both."""
-    kept: dict[str, Calculation] = {}
-    for calculation in found.calculations:  # sorted: what holds others comes before them
-        steps = calculation.name.split("/")
-        above = ["/".join(steps[:n]) for n in range(1, len(steps) + 1)]
-        if outer := next((name for name in above if name in kept), None):
-            found.left_out[calculation.name] = f"is part of the calculation {outer}"
+    kept: dict[Path, Calculation] = {}
+    for calculation in sorted(found.calculations, key=lambda one: len(one.folder.parts)):
+        if outer := next((kept[p] for p in calculation.folder.parents if p in kept), None):
+            found.left_out[calculation.name] = f"is part of the calculation {outer.name}"
         else:
-            kept[calculation.name] = calculation
-    found.calculations = list(kept.values())
+            kept[calculation.folder] = calculation
+    found.calculations = sorted(kept.values(), key=lambda calculation: calculation.name)
 
 
 def _folders_with_output(

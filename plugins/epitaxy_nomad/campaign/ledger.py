@@ -6,7 +6,7 @@ taken off when the ledger is opened for writing. What a ledger says is its lines
 
     campaign    name, source, rules, limits: the first line
     part        number and calculations of one upload
-    dropped     a part that was planned anew before anything of it was sent
+    dropped     a part of which nothing was sent: planned anew, or all of it had changed
     left out    a calculation that stays behind, and why: it changed, or cannot be read
     packed      the part is a zip file beside the ledger
     created     the upload exists on a service and has an id, but no files yet

@@ -158,14 +158,18 @@ def send(
         todo = [
             part
             for part in ledger.parts.values()
-            if part.calculations
+            if (part.calculations or part.has("created"))
             and (
                 not part.has(goal)
                 or part.problems
                 or sender.dataset_id not in ("", part.dataset_id)
             )
         ]
-        outcome.done = [number for number, part in ledger.parts.items() if part not in todo]
+        outcome.done = [
+            number
+            for number, part in ledger.parts.items()
+            if part.calculations and part not in todo
+        ]
         pool = ThreadPoolExecutor(way.workers)
         try:
             futures = {pool.submit(work, part): part.number for part in todo}
@@ -173,7 +177,8 @@ def send(
                 number = futures[future]
                 try:
                     future.result()
-                    outcome.done.append(number)
+                    if number in ledger.parts:
+                        outcome.done.append(number)
                 except _NoRoomError:
                     outcome.no_room.append(number)
                 except EpitaxyError as error:
@@ -220,13 +225,11 @@ class _Sender:
         else:
             self._under_way(+1)
         try:
-            if part.problems or not part.has("sent"):
+            if part.calculations and (part.problems or not part.has("sent")):
                 self._send(part, service, is_new=is_new)
             if not part.has("sent"):
-                raise PublishError(
-                    f"upload {part.number}: none of its calculations is as it was planned; "
-                    f"{part.upload_id} stays empty: delete it"
-                )
+                self._take_back(part, service)
+                return
             self._process(part, service)
             self._count(part, service)
             if self.dataset_id not in ("", part.dataset_id):
@@ -279,6 +282,23 @@ class _Sender:
             self.tell("no room: the number of unpublished uploads is at its limit")
         self._is_full = True
         return ""
+
+    def _take_back(self, part: Part, service: Service) -> None:
+        """Delete an upload that none of its calculations went into; they can be planned anew."""
+        if service.find(part.upload_id) is not None:
+            if any(True for _ in service.files(part.upload_id)):
+                raise PublishError(
+                    f"upload {part.number}: none of its calculations is as it was planned, but "
+                    f"{part.upload_id} has files of an earlier run: look at them, and delete it"
+                )
+            service.delete(part.upload_id)
+            with self._room:
+                self._is_full = False
+        self.ledger.record("dropped", part.number, {})
+        self.tell(
+            f"upload {part.number}: none of its calculations is as it was planned; "
+            f"{part.upload_id}, which was empty, is deleted"
+        )
 
     def _send(self, part: Part, service: Service, *, is_new: bool) -> None:
         files: list[SentFile] | None

@@ -253,6 +253,17 @@ def test_rows_that_name_a_folder_and_one_in_it_pack_it_once(tmp_path: Path) -> N
     assert found.left_out == {"si/dos": "is part of the calculation si"}
 
 
+def test_a_row_that_names_the_folder_of_its_database_holds_all_others(tmp_path: Path) -> None:
+    calculation(tmp_path / "si")
+    calculation(tmp_path.parent / f"{tmp_path.name}-beside")
+    with connect(tmp_path / "all.db") as database:
+        for folder in ("si", ".", f"../{tmp_path.name}-beside"):
+            database.write(bulk("Si"), folder=folder)
+    found = survey(tmp_path / "all.db")
+    assert [c.name for c in found.calculations] == ["row-000002", "row-000003"]
+    assert found.left_out == {"si": "is part of the calculation row-000002"}
+
+
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     put(tmp_path / "notes.db", b"these are notes, not a database at all\n" * 50)
     with pytest.raises(DataError, match=r"notes\.db is no database"):

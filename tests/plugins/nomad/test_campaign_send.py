@@ -301,6 +301,23 @@ def test_a_calculation_that_changed_is_left_out_and_named(
     assert service.all_files == on_disk(tmp_path)
 
 
+def test_an_upload_of_which_all_has_changed_is_taken_back(
+    tmp_path: Path, nomad: tuple[Nomad, Loopback], capsys: pytest.CaptureFixture[str]
+) -> None:
+    service, server = nomad
+    folder = campaign(tmp_path, n=2, per_upload=1)
+    put(tmp_path / "tree/deep1/c1/OUTCAR", output("OUTCAR", filler=2))
+    outcome = sent(folder, server)
+    assert list(outcome.left_out) == ["deep1/c1"]
+    assert outcome.done == [1]
+    assert not outcome.failed
+    assert len(service.uploads) == 1
+    assert main(["campaign", "status", str(folder)]) == 0
+    assert plan(folder).new_parts == [3]
+    assert sent(folder, server).done == [1, 3]
+    assert service.all_files == on_disk(tmp_path)
+
+
 def test_a_calculation_that_changed_after_it_was_sent_is_named(
     tmp_path: Path, nomad: tuple[Nomad, Loopback], capsys: pytest.CaptureFixture[str]
 ) -> None:
