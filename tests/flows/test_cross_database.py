@@ -1,6 +1,10 @@
 """`epitaxy cross-database`: errors and offsets between databases, and what divided groups hide."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -102,3 +106,58 @@ def test_a_model_of_another_target_is_refused_before_any_training(place, capsys)
 def test_train_says_which_command_the_file_is_for(place, capsys) -> None:
     assert main(["train", "cross.yaml"]) == 2
     assert "epitaxy cross-database cross.yaml" in capsys.readouterr().err
+
+
+COMMAND = [sys.executable, "-m", "epitaxy", "cross-database", "cross.yaml"]
+
+
+def stopped(place, signal_number, *, after):
+    """Send a signal once so many trainings are finished; return the status and what was said."""
+    process = subprocess.Popen(
+        [*COMMAND, "-o", "out", "--set", "model.n_trees=200"],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while process.poll() is None:
+            if len(list((place / "out").glob("*/*/metrics.json"))) >= after:
+                process.send_signal(signal_number)
+                break
+            time.sleep(0.002)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode, errors
+
+
+def test_a_killed_comparison_keeps_what_is_finished(place, capsys) -> None:
+    assert stopped(place, signal.SIGKILL, after=3)[0] == -signal.SIGKILL
+    finished = {p: p.stat().st_mtime_ns for p in (place / "out").glob("*/*/metrics.json")}
+    assert 3 <= len(finished) < 8  # two seeds of two databases and of two ways to divide
+    changed = ("--set", "model.n_trees=200")
+    assert cross(*changed) == 2
+    assert "--resume" in capsys.readouterr().err
+    words = ["cross-database", "cross.yaml", "-o", "out", "--resume", *changed]
+    assert main(words) == 0
+    assert f"{len(finished)} of 8 trainings were finished before" in capsys.readouterr().err
+    assert all(path.stat().st_mtime_ns == when for path, when in finished.items())
+    kept = json.loads((place / "out" / "cross_database.json").read_text())
+    assert main(["cross-database", "cross.yaml", "--quiet", "-o", "whole", *changed]) == 0
+    assert kept == json.loads((place / "whole" / "cross_database.json").read_text())
+
+
+def test_an_interrupted_comparison_says_how_to_go_on(place) -> None:
+    status, errors = stopped(place, signal.SIGINT, after=1)
+    assert status == 130
+    assert "epitaxy cross-database cross.yaml --resume -o out --set model.n_trees=200" in errors
+
+
+def test_trainings_of_another_config_are_not_mixed_in(place, capsys) -> None:
+    assert cross() == 0
+    before = (place / "out" / "cross_database.json").read_text()
+    assert cross("--resume", "--set", "model.n_trees=3") == 2
+    assert "made with another config" in capsys.readouterr().err
+    assert (place / "out" / "cross_database.json").read_text() == before

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from epitaxy.commands.go_on import resume_command
 
 if TYPE_CHECKING:
     from epitaxy.cross_database import CrossResult
@@ -14,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("config", type=Path, help="YAML file with a section cross_database:")
     parser.add_argument("-o", "--output", type=Path, help="folder of all runs")
-    parser.add_argument("--resume", action="store_true", help="use an output folder again")
+    parser.add_argument("--resume", action="store_true", help="skip finished trainings")
     parser.add_argument(
         "--set",
         action="append",
@@ -35,7 +38,12 @@ def run(args: Namespace) -> int:
     registry = Registry.from_entry_points()
     cross = load_cross(args.config, overrides=args.set, output=args.output, registry=registry)
     progress = Silent() if args.quiet else Lines()
-    result = cross_database(cross, resume=args.resume, progress=progress, registry=registry)
+    try:
+        result = cross_database(cross, resume=args.resume, progress=progress, registry=registry)
+    except KeyboardInterrupt:
+        again = resume_command("cross-database", args)
+        print(f"\nepitaxy: stopped; go on with: {again}", file=sys.stderr)
+        return 130
     output = Path(cross.training.output)
     if args.json:
         print((output / RESULT).read_text(encoding="utf-8"), end="")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from epitaxy.commands.go_on import resume_command
 
 if TYPE_CHECKING:
     from epitaxy.learning_curve.result import CurveResult, Findings
@@ -43,7 +44,10 @@ def run(args: Namespace) -> int:
     try:
         result = learning_curve(curve, resume=args.resume, progress=progress, registry=registry)
     except KeyboardInterrupt:
-        print(f"\nepitaxy: stopped; go on with: {_command(args)}", file=sys.stderr)
+        print(
+            f"\nepitaxy: stopped; go on with: {resume_command('learning-curve', args)}",
+            file=sys.stderr,
+        )
         return 130
     output = Path(curve.base.output)
     if args.json:
@@ -53,15 +57,6 @@ def run(args: Namespace) -> int:
     print(f"wrote {output / RESULT}")
     print(f"wrote {output / PLOT}")
     return 0
-
-
-def _command(args: Namespace) -> str:
-    words = ["epitaxy", "learning-curve", str(args.config), "--resume"]
-    if args.output:
-        words += ["-o", str(args.output)]
-    for change in args.set:
-        words += ["--set", change]
-    return shlex.join(words)
 
 
 def print_result(result: CurveResult) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from epitaxy.commands.go_on import resume_command
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
@@ -39,7 +41,7 @@ def run(args: Namespace) -> int:
         artifact = train(config, resume=args.resume, progress=progress, registry=registry)
     except KeyboardInterrupt:
         progress.close()
-        print(f"\nepitaxy: stopped; go on with: {_command(args)}", file=sys.stderr)
+        print(f"\nepitaxy: stopped; go on with: {resume_command('train', args)}", file=sys.stderr)
         return 130
     finally:
         progress.close()
@@ -48,15 +50,6 @@ def run(args: Namespace) -> int:
     print(f"model: {Path(config.output) / ARTIFACT} (read its card.md)")
     print(f"learning curves: epitaxy report {shlex.quote(config.output)}")
     return 0
-
-
-def _command(args: Namespace) -> str:
-    words = ["epitaxy", "train", str(args.config), "--resume"]
-    if args.output:
-        words += ["-o", str(args.output)]
-    for change in args.set:
-        words += ["--set", change]
-    return shlex.join(words)
 
 
 def describe(numbers: Mapping[str, Any]) -> str:

@@ -27,15 +27,15 @@ import numpy as np
 from epitaxy.config import Config, check_config
 from epitaxy.cross_database.options import SECTION, CrossConfig, CrossOptions
 from epitaxy.cross_database.result import CrossResult, Measured
+from epitaxy.cross_database.training import Training
 from epitaxy.dataset import Dataset
-from epitaxy.errors import ConfigError, DataError, EpitaxyError
+from epitaxy.errors import ConfigError, DataError
 from epitaxy.experiment import refuse_used_folder, write_text
 from epitaxy.models import build_model
 from epitaxy.quantities import quantity
 from epitaxy.run import Run
 from epitaxy.split.labels import labels_of_all
 from epitaxy.split.parts import Split
-from epitaxy.strategies import check_data, check_strategy
 from epitaxy.training_data import open_dataset
 
 if TYPE_CHECKING:
@@ -57,17 +57,19 @@ def cross_database(
 ) -> CrossResult:
     """Train on each database with every seed, test on all; write JSON and plot.
 
+    Each training has a folder ``output/NAME/seed-SEED`` with its metrics.json.
+
     Args:
         cross: see `load_cross`.
-        resume: write into a folder that is there.
+        resume: skip trainings that are finished and go on with the others.
         progress: who tells the user how far it is; silent by default.
         registry: the plugins; the installed ones by default.
 
     Raises:
-        ConfigError: the output folder holds something and `resume` is false, or the model does
-            not predict the target.
+        ConfigError: the output folder holds something and `resume` is false, a finished training
+            was made with another config, or the model does not predict the target.
         DataError: a database has too few entries with the target.
-        EpitaxyError: a model cannot be trained.
+        EpitaxyError: a model cannot be trained; the message names it. Finished ones are kept.
     """
     from epitaxy.progress import Silent
 
@@ -91,32 +93,29 @@ def cross_database(
     labels, _ = labels_of_all(list(datasets.values()), options.groups)
     groups = dict(zip(datasets, labels, strict=True))
     plans = [_Plan.of(datasets, groups, options, seed=seed) for seed in options.all_seeds]
-    for plan in plans:
-        for name, split in (*plan.splits.items(), *plan.flattered.items()):
-            run = _run(config, output / "check", plan.seed, registry, progress)
-            try:
-                known = check_strategy(config.strategy, config.model, split, run=run)
-                check_data(config.model, split.train, split.valid, run=run, known=known)
-            except EpitaxyError as error:
-                raise type(error)(f"{name}, seed {plan.seed}: {error}") from error
+    trainings = [
+        training
+        for plan in plans
+        for training in _trainings(plan, config, options, registry, progress, output=output)
+    ]
+    waiting = [training for training in trainings if training.finished() is None]
+    for training in waiting:
+        training.check()
+    if len(waiting) < len(trainings):
+        progress.note(
+            f"{len(trainings) - len(waiting)} of {len(trainings)} trainings were finished before"
+        )
+    for done, training in enumerate(waiting, start=len(trainings) - len(waiting) + 1):
+        own = training.train()["tested_on"]
+        told = ", ".join(f"{name} {errors['mae']:.3g}" for name, errors in own.items())
+        progress.note(f"[{done}/{len(trainings)}] {training.name}: mean absolute error {told}")
     found: dict[str, list[float]] = {}
-
-    def note(name: str, value: float) -> None:
-        found.setdefault(name, []).append(float(value))
-
-    strategy = registry.build("strategy", config.strategy)
-    for plan in plans:
-        for learnt, split in (*plan.splits.items(), *plan.flattered.items()):
-            folder = output / learnt / f"seed-{plan.seed}"
-            run = _run(config, folder, plan.seed, registry, progress)
-            model = strategy(config.model, split, run=run)
-            tested = plan.splits if learnt in plan.splits else {learnt: split}
-            for name, other in tested.items():
-                predicted = model.predict(other.test).mean[options.target]
-                wrong = predicted - other.test.target(options.target)[0]
-                note(f"mae {learnt} {name}", np.abs(wrong).mean())
-                note(f"offset {learnt} {name}", wrong.mean())
-        progress.note(f"seed {plan.seed} done")
+    for training in trainings:
+        numbers = training.finished()
+        assert numbers is not None
+        for name, errors in numbers["tested_on"].items():
+            for kind in ("mae", "offset"):
+                found.setdefault(f"{kind} {training.learnt} {name}", []).append(errors[kind])
     names = tuple(datasets)
     pairs = [(learnt, tested) for learnt in names for tested in names]
     result = CrossResult(
@@ -226,16 +225,33 @@ def _opened(name: str, place: Place, options: CrossOptions, registry: Registry) 
     return dataset[np.flatnonzero(dataset.target(options.target)[1])]
 
 
-def _run(config: Config, folder: Path, seed: int, registry: Registry, progress: Progress) -> Run:
-    return Run(
-        folder,
-        seed=seed,
-        device=config.device,
-        dtype=config.dtype,
-        training=config.training,
-        observers=[registry],
-        progress=progress,
-        resume=True,
-        registry=registry,
-        name=f"{folder.parent.name}/{folder.name}",
-    )
+def _trainings(
+    plan: _Plan,
+    config: Config,
+    options: CrossOptions,
+    registry: Registry,
+    progress: Progress,
+    *,
+    output: Path,
+) -> list[Training]:
+    found = []
+    for learnt, split in (*plan.splits.items(), *plan.flattered.items()):
+        folder = output / learnt / f"seed-{plan.seed}"
+        run = Run(
+            folder,
+            seed=plan.seed,
+            device=config.device,
+            dtype=config.dtype,
+            training=config.training,
+            observers=[registry],
+            progress=progress,
+            resume=True,
+            registry=registry,
+            name=f"{learnt}/{folder.name}",
+        )
+        others = plan.splits if learnt in plan.splits else {learnt: split}
+        tests = {name: other.test for name, other in others.items()}
+        found.append(
+            Training.of(learnt, split, tests, target=options.target, config=config, run=run)
+        )
+    return found

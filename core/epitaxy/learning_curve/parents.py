@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from epitaxy.errors import ConfigError, EpitaxyError
 from epitaxy.experiment import ARTIFACT, train, write_text
+from epitaxy.finished import identity_of
 from epitaxy.learning_curve.data import warn_of_shared
-from epitaxy.learning_curve.point import identity_of
 from epitaxy.training_data import open_split
 
 if TYPE_CHECKING:

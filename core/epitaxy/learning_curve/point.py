@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epitaxy.errors import CapabilityError, ConfigError, DataError, EpitaxyError, TrainingError
-from epitaxy.experiment import evaluate_part, numbers_of, unknown_elements, write_text
+from epitaxy.errors import CapabilityError, DataError, EpitaxyError, TrainingError
+from epitaxy.experiment import evaluate_part, numbers_of, unknown_elements
+from epitaxy.finished import read_finished, write_finished
 from epitaxy.split.by_target import tagged_test
 from epitaxy.strategies import check_data, check_strategy
 
 if TYPE_CHECKING:
     from epitaxy.config import Config
-    from epitaxy.registry import Registry
     from epitaxy.run import Run
     from epitaxy.split.parts import Split
-
-METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -60,19 +55,7 @@ class Job:
         Raises:
             ConfigError: it was made with another config or other data.
         """
-        path = self.run.directory / METRICS
-        try:
-            numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be read ({error}): remove it") from error
-        if numbers.get("identity") != self.identity:
-            raise ConfigError(
-                f"{path} was made with another config, data or parent: remove its folder to train "
-                f"the point again, or choose another output folder with -o"
-            )
-        return numbers
+        return read_finished(self.run.directory, identity=self.identity)
 
     def check(self, known: frozenset[int]) -> None:
         """Let the model refuse the data, of the test set too, before any training time is spent.
@@ -144,7 +127,6 @@ class Job:
             )
         seconds = time.monotonic() - started
         numbers = {
-            "identity": self.identity,
             "arm": self.arm,
             "n_train": self.size,
             "n_also": len(self.part.train) - self.size,
@@ -157,10 +139,7 @@ class Job:
             "digests": dict(self.digests),
             "seconds": round(seconds, 3),
         }
-        run.directory.mkdir(parents=True, exist_ok=True)
-        write_text(run.directory / METRICS, json.dumps(numbers, indent=1, default=str) + "\n")
-        for left in run.directory.rglob("checkpoint.safetensors*"):
-            left.unlink()
+        write_finished(run.directory, numbers, identity=self.identity)
         return seconds
 
     def told(self, metric: str | None) -> str:
@@ -169,34 +148,3 @@ class Job:
         tested = numbers["metrics"]["test"]
         name = metric or next(k for k in tested if k.endswith("_mae"))
         return f"{name} {tested.get(name, math.nan):.4g}"
-
-
-def identity_of(
-    config: Config, digests: Mapping[str, str], *, seed: int, registry: Registry
-) -> str:
-    """Return a digest of all that the numbers of a point depend on."""
-    specs = {
-        "model": registry.resolve("model", config.model).to_config(),
-        "strategy": registry.resolve("strategy", config.strategy).to_config(),
-    }
-    facts = {
-        **specs,
-        "parents": _parents(specs),
-        "training": config.training.to_config(),
-        "dtype": config.dtype,
-        "seed": seed,
-        **digests,
-    }
-    text = json.dumps(facts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _parents(value: object) -> list[str]:
-    """Return the digests of the artifacts that options name by their folders."""
-    if isinstance(value, Mapping):
-        return [digest for inner in value.values() for digest in _parents(inner)]
-    if isinstance(value, list | tuple):
-        return [digest for inner in value for digest in _parents(inner)]
-    if isinstance(value, str) and (Path(value) / "manifest.json").is_file():
-        return [hashlib.sha256((Path(value) / "manifest.json").read_bytes()).hexdigest()]
-    return []

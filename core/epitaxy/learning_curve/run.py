@@ -30,10 +30,11 @@ import numpy as np
 from epitaxy.config import Config, check_config
 from epitaxy.errors import ConfigError
 from epitaxy.experiment import ARTIFACT, refuse_used_folder, write_text
+from epitaxy.finished import identity_of
 from epitaxy.learning_curve.data import ArmData, arm_data
 from epitaxy.learning_curve.options import CurveConfig, sizes_of
 from epitaxy.learning_curve.parents import train_parent
-from epitaxy.learning_curve.point import Job, identity_of
+from epitaxy.learning_curve.point import Job
 from epitaxy.learning_curve.result import CurveResult
 from epitaxy.run import Run
 from epitaxy.split.parts import Split
