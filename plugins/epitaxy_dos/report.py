@@ -213,7 +213,7 @@ def summary_lines(study: Study) -> list[str]:
         n_best = len(np.unique(study.best.reference))
         lines.append(
             f"{n_like:,} of {len(found):,} reach {study.options.threshold:g} against the "
-            f"best-converged of their set ({n_best:,})"
+            f"best-converged of their set; {n_best:,} of them {'is' if n_best == 1 else 'are'} it"
         )
     for curve in _best_first(study)[:_MOST_NAMED]:
         start = curve.converged_from(study.options.threshold)

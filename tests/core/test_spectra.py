@@ -132,6 +132,10 @@ def test_id_of_a_grid_names_the_same_grid(text: str) -> None:
     [
         "",
         "kuban",
+        "uniform:0:1e-9:1:-5:5:30",
+        "uniform:0:1e-9:1:-1e-7:1e-7:30",
+        "nonuniform:-2:0.05:1.05:0.5:5.5:7:-8:1e12:56",
+        "dg_cut:56:-2:7:(-1e9,5)",
         "custom:0123",
         "nonuniform:1:2",
         "uniform:0:a:2:-5:5:20",

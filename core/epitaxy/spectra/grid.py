@@ -28,6 +28,12 @@ from epitaxy.errors import OptionError
 _MOST_PIXELS = 255
 """Heights are stored in one byte."""
 
+_MOST_COLUMNS = 100_000
+"""As many of the narrowest there may be on one side: many times the points of a spectrum."""
+
+_NARROWEST = 1e-6
+"""eV; far above what energies of columns are rounded to."""
+
 _DIGITS = 8
 """Energies of columns are rounded to this many decimals, as in the reference implementation."""
 
@@ -88,6 +94,14 @@ class Grid:
             raise OptionError(f"grid: no range from {self.minimum} to {self.maximum} eV")
         if not math.isfinite(self.reference):
             raise OptionError(f"grid: the reference energy is {self.reference}")
+        farthest = max(abs(self.minimum), abs(self.maximum))
+        narrowest = _OLD_STEP if self.kind == "dg_cut" else self.narrowest
+        if narrowest < _NARROWEST or farthest > _MOST_COLUMNS * narrowest:
+            raise OptionError(
+                f"grid: columns of {narrowest:g} eV up to {farthest:g} eV from the reference; "
+                f"allowed are {_MOST_COLUMNS:,} of them, {_NARROWEST:g} eV or wider: make them "
+                "wider, or the range smaller"
+            )
         if not 1 <= self.n_pixels <= _MOST_PIXELS:
             raise OptionError(
                 f"grid: {self.n_pixels} pixels; allowed are 1 to {_MOST_PIXELS}, because a height "
