@@ -335,7 +335,7 @@ def read_manifest(directory: Path | str) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         found = manifest.get("format")
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ArtifactError(
             f"{path} is damaged ({error}): copy the artifact again or train anew"
         ) from error
@@ -392,4 +392,4 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 def _own_digest(manifest: Mapping[str, Any]) -> str:
     content = {name: value for name, value in manifest.items() if name != "manifest_sha256"}
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

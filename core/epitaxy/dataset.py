@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from epitaxy.entry import Entry, Method, Origin
-from epitaxy.errors import DataError
+from epitaxy.errors import DataError, StoreError
 from epitaxy.quantities import quantity
 from epitaxy.stores.columns import Columns, Strings, Tag, Target, digest
 from epitaxy.stores.selection import Selection
@@ -125,6 +125,9 @@ class Dataset:
         from epitaxy.stores.formats import open_columns
 
         columns, manifest = open_columns(Path(path), verify=verify)
+        history = manifest["history"]
+        if not isinstance(history, list) or not all(isinstance(step, dict) for step in history):
+            raise StoreError(f"{path}: the history in its manifest was edited; restore it")
         return cls(columns, history=manifest["history"], digest=manifest["digest"], path=Path(path))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:

@@ -127,7 +127,9 @@ def open_columns(path: Path, *, verify: bool = False) -> tuple[Columns, dict[str
         )
         n_structures, n_atoms = manifest["n_structures"], manifest["n_atoms"]
         _ = manifest["history"], manifest["digest"]
-    except (KeyError, TypeError) as error:
+    except StoreError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise StoreError(f"{path / MANIFEST}: incomplete or edited: {error!r}") from error
     if len(columns) != n_structures or int(columns.atom_ptr[-1]) != n_atoms:
         raise StoreError(

@@ -11,6 +11,11 @@ T = TypeVar("T")
 Note = Callable[[str], None]
 """Called with one sentence for each problem."""
 
+_DEEPEST = 60
+"""Levels of a manifest; ours have six."""
+_LARGEST = 2**63 - 1
+"""Largest whole number that NOMAD stores."""
+
 
 class Facts:
     """A section of a manifest.
@@ -103,6 +108,46 @@ class Facts:
             self._note(f"{self._path(key)} is {_shown(value)}, {words} is needed")
             return None
         return value
+
+
+def storable(content: Any, note: Note, *, place: str = "", depth: int = 0) -> Any:
+    """Return what a JSON file says without what NOMAD cannot store.
+
+    Whole numbers of more than 64 bits and halves of characters are noted; numbers that are not
+    finite become None.
+
+    Raises:
+        ValueError: it is nested too deeply.
+    """
+    if depth > _DEEPEST:
+        raise ValueError(f"nested more than {_DEEPEST} levels deep")
+    if isinstance(content, str):
+        kept = content.encode("utf-8", "replace").decode()
+        if kept != content:
+            note(f"{place or 'a key'} is {_shown(content)}, which is no text in Unicode")
+        return kept
+    if isinstance(content, int) and not -_LARGEST <= content <= _LARGEST:
+        note(f"{place} is {_shown_number(content)}, at most {_LARGEST:,} can be stored")
+        return None
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    if isinstance(content, Mapping):
+        return {
+            storable(key, note): storable(
+                value, note, place=f"{place}.{key}" if place else key, depth=depth + 1
+            )
+            for key, value in content.items()
+        }
+    if isinstance(content, list):
+        return [
+            storable(value, note, place=f"{place}.{i}", depth=depth + 1)
+            for i, value in enumerate(content)
+        ]
+    return content
+
+
+def _shown_number(value: int) -> str:
+    return f"a number of {value.bit_length():,} bits"
 
 
 def _shown(value: Any) -> str:

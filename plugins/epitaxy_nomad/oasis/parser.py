@@ -11,7 +11,7 @@ from nomad.datamodel import EntryArchive
 from nomad.datamodel.results import Material, Results
 from nomad.parsing.parser import MatchingParser
 
-from epitaxy_nomad.oasis.facts import Facts
+from epitaxy_nomad.oasis.facts import Facts, Note, storable
 from epitaxy_nomad.oasis.read_dataset import read_dataset
 from epitaxy_nomad.oasis.read_model import read_model
 from epitaxy_nomad.oasis.upload_folder import UploadFolder
@@ -80,13 +80,13 @@ class ManifestParser(MatchingParser):
             archive.results = Results(material=Material(elements=list(section.elements)))
 
 
-def _content(mainfile: Path, note: Any) -> Any:
+def _content(mainfile: Path, note: Note) -> Any:
     """Return what the manifest says; of a damaged one its format, as far as it can be read."""
     text = ""
     try:
         text = mainfile.read_text(encoding="utf-8")
-        return json.loads(text)
-    except (OSError, ValueError) as error:
+        return storable(json.loads(text), note)
+    except (OSError, ValueError, RecursionError) as error:
         note(f"damaged, it cannot be read ({error}); upload the folder again")
     is_dataset = any(f'"{kind}"' in text[:200] for kind in DATASETS)
     return {"format": DATASETS[0] if is_dataset else ARTIFACT, "damaged": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,7 +63,14 @@ def read_dataset(
     section.description = _description(section)
     if _check_files(facts, folder, note) == 0:
         try:
-            _columns(section, folder, note, max_references=max_references)
+            largest = max(_sizes(facts), default=0)
+            _columns(
+                section,
+                folder,
+                note,
+                max_references=max_references,
+                verify=largest <= folder.hash_up_to,
+            )
             section.description = _description(section)
         except MissingDependencyError as error:  # of the server; the data set is whole
             section.description += f" Elements and labels are not listed: {error}"
@@ -92,8 +100,23 @@ def _check_files(facts: Facts, folder: UploadFolder, note: Note) -> int:
     return len(problems)
 
 
+def _sizes(facts: Facts) -> list[int]:
+    """Return the sizes in bytes of all files."""
+    columns = facts.section("columns")
+    sizes: list[float] = [columns.section(name).whole("n_bytes") or 0 for name in columns]
+    for part in facts.sections("parts"):
+        files = part.section("files")
+        sizes += [size for file in files for size in files.numbers(file)[:1]]
+    return [int(size) for size in sizes if math.isfinite(size)]
+
+
 def _columns(
-    section: StructureDataset, folder: UploadFolder, note: Note, *, max_references: int
+    section: StructureDataset,
+    folder: UploadFolder,
+    note: Note,
+    *,
+    max_references: int,
+    verify: bool,
 ) -> None:
     """Fill what only the columns know: elements, labels, source entries.
 
@@ -101,7 +124,7 @@ def _columns(
         MissingDependencyError: the server has not what the store needs.
     """
     try:
-        dataset = Dataset.open(folder.path)
+        dataset = Dataset.open(folder.path, verify=verify)
         section.elements = [chemical_symbols[z] for z in sorted(dataset.elements)]
         section.largest_structure = int(dataset.n_atoms.max()) if len(dataset) else 0
         section.label_counts = _counts(

@@ -47,6 +47,15 @@ class UploadFolder:
 
     def problem_of(self, file: str, *, size: int | None, sha256: str | None) -> str | None:
         """Return what is wrong with a file, None if it is what the manifest says."""
+        try:
+            return self._problem_of(file, size=size, sha256=sha256)
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # a name that no file can have, a file without rights
+            return f"{file[:60]!r} cannot be read: {getattr(error, 'strerror', None) or error}"
+
+    def _problem_of(self, file: str, *, size: int | None, sha256: str | None) -> str | None:
         path = self.path / file
         if not self._is_inside(path):
             return f"{file} is outside of the folder"
@@ -67,8 +76,7 @@ class UploadFolder:
         Returns:
             The reference; None where the file or the upload is not there.
         """
-        path = self.path / file
-        if not self.upload_id or not self._is_inside(path) or not path.is_file():
+        if not self.upload_id or self.problem_of(file, size=None, sha256=None):
             return None
         from nomad.utils import generate_entry_id
 

@@ -410,6 +410,14 @@ def test_a_manifest_that_was_cut_short_is_reported(nomad, single):
         ({"seed": 6}, "manifest.json was edited or damaged: its content does not match"),
         ({"files": {"weights.safetensors": 3}}, "files.weights.safetensors is 3, a mapping"),
         ({"files": {"../x": {"size": 1, "sha256": "a"}}}, "../x is outside of the folder"),
+        ({"files": {"a\0b": {"size": 1, "sha256": "a"}}}, "'a\\x00b' cannot be read"),
+        (
+            {"files": {"x" * 300: {"size": 1, "sha256": "a"}}},
+            f"'{'x' * 60}' cannot be read: File name too long",
+        ),
+        ({"training": {"epochs": 10**30}}, "training.epochs is a number of 100 bits"),
+        ({"metrics": {"test": {"energy_mae": 10**400}}}, "metrics.test.energy_mae is a number of"),
+        ({"device": "\ud800"}, "device is '\\ud800', which is no text in Unicode"),
         ({"methods": {"code": "VASP"}}, "methods is {'code': 'VASP'}, a list is needed"),
     ],
 )
@@ -506,6 +514,46 @@ def test_a_missing_column_is_named(nomad, from_nomad):
     found = nomad.parse(from_nomad / "manifest.json", log).data
     assert any("manifest.json: positions.npy is missing" in message for message, _ in log.errors)
     assert (found.n_structures, found.is_complete) == (6, False)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("history",), [1.5]),
+        (("history", 0), 10**30),
+        (("quantities",), "energy"),
+        (("columns", "atom_ptr", "file"), "a\0b"),
+        (("columns", "atom_ptr", "n_bytes"), "many"),
+        (("columns", "atom_ptr", "dtype"), "\ud800"),
+        (("columns", "atom_ptr"), []),
+    ],
+)
+def test_a_damaged_key_of_a_data_set_is_named(nomad, from_nomad, where, value):
+    file = from_nomad / "manifest.json"
+    manifest = part = json.loads(file.read_text())
+    for key in where[:-1]:
+        part = part[key]
+    part[where[-1]] = value
+    file.write_text(json.dumps(manifest))
+    archive = nomad.parse(file)
+    assert archive.data.problems
+    assert not archive.data.is_complete
+
+
+def test_a_manifest_without_a_bottom_is_reported(nomad, from_nomad):
+    file = from_nomad / "manifest.json"
+    deep = "[" * 100_000 + "]" * 100_000
+    file.write_text(f'{{"format": "epitaxy-dataset", "history": {deep}}}')
+    assert "manifest.json: damaged" in nomad.parse(file).data.problems[0]
+
+
+def test_a_column_that_was_changed_is_reported(nomad, from_nomad):
+    column = from_nomad / "positions.npy"
+    content = bytearray(column.read_bytes())
+    content[-1] ^= 1
+    column.write_bytes(content)
+    (problem,) = nomad.parse(from_nomad / "manifest.json").data.problems
+    assert "positions.npy: column is edited: sha256" in problem
 
 
 def test_a_data_set_that_was_cut_short_is_reported(nomad, from_nomad):
