@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -164,18 +163,6 @@ def middle_of(study: Study, cluster: int, *, most: int = 500) -> int:
 def save_png(figure: Any, path: Path) -> None:
     """Write a figure at a resolution that shows single entries."""
     figure.savefig(path, format="png", dpi=200, metadata={"Software": None})
-
-
-def as_svg(figure: Any) -> str:
-    """Return a figure as SVG for a page."""
-    import matplotlib
-
-    stream = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "epitaxy"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, dpi=150)
-    text = stream.getvalue()
-    head, _, rest = text[text.index("<svg") :].partition("<metadata>")
-    return head + rest.partition("</metadata>")[2]
 
 
 def _runs(levels: Sequence[np.ndarray]) -> tuple[list[int], list[str]]:

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from epitaxy.errors import StoreError
+from epitaxy.evaluation.page import as_svg, html_page, html_table
 from epitaxy.stores.new_file import new_file
 from epitaxy_dos.convergence import Curve
 from epitaxy_dos.matrix import nearest, similarity_matrix
 from epitaxy_dos.plots import (
-    as_svg,
     curves_figure,
     matrix_figure,
     middle_of,
@@ -29,17 +29,6 @@ from epitaxy_dos.statistics import Effect
 from epitaxy_dos.study import Study
 from epitaxy_dos.table import Spectra
 
-_STYLE = """
-body { font: 15px/1.45 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: .6em 0; font-size: 90% }
-th, td { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: right }
-th:first-child, td:first-child { text-align: left }
-.warning { border-left: 4px solid #c60; padding-left: .7em; margin: .4em 0 }
-svg { max-width: 100%; height: auto }
-.wide { overflow-x: auto }
-code { font-size: 85%; word-break: break-all }
-@media print { body { margin: 0; font-size: 11px } table, svg { break-inside: avoid } }
-"""
 _MOST_GROUPS = 24
 _MOST_CLUSTERS = 20
 _MOST_CURVES = 40
@@ -265,9 +254,6 @@ def page(dataset: Spectra, study: Study) -> str:
     found = study.fingerprints
     by = ", ".join(study.group_names)
     parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8"><title>Similarity of '
-        f"{len(found):,} spectra</title><style>{_STYLE}</style></head><body>",
         f"<h1>Similarity of {len(found):,} spectra</h1>",
         f"<p>Tanimoto similarity of the spectral fingerprints ({escape(found.target)}, per "
         f"{escape(found.per)}) of Kuban et al., <i>Sci. Data</i> <b>9</b>, 646 (2022): 1 for equal "
@@ -291,17 +277,9 @@ def page(dataset: Spectra, study: Study) -> str:
         "<h2>How it was made</h2>",
         f"<p><code>epitaxy {escape(version('epitaxy'))}; "
         f"{escape(json.dumps(study.to_json()['options']))}</code></p>",
-        f"<p>dataset: <code>{study.digest}</code></p></body></html>",
+        f"<p>dataset: <code>{study.digest}</code></p>",
     ]
-    return "\n".join(parts) + "\n"
-
-
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(word)}</th>" for word in heading)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows
-    )
-    return f'<div class="wide"><table><tr>{head}</tr>\n{body}</table></div>'
+    return html_page(f"Similarity of {len(found):,} spectra", parts)
 
 
 def _group_table(study: Study) -> str:
@@ -322,7 +300,7 @@ def _group_table(study: Study) -> str:
         )
         rows.append(cells)
     more = len(groups.names) - n
-    return _table(heading, rows) + _more(more)
+    return html_table(heading, rows) + _more(more)
 
 
 def _effect_table(study: Study) -> str:
@@ -338,7 +316,7 @@ def _effect_table(study: Study) -> str:
         for effect in sorted(study.effects, key=lambda e: e.only if e.n_only else 2.0)
     ]
     heading = ["setting", "same value", "different values", "only this differs", "lowest", "pairs"]
-    return _table(heading, rows) + (
+    return html_table(heading, rows) + (
         f"<p>Mean similarity of pairs with the same {escape(study.options.structure)}: with the "
         "same value of the setting, with different ones, and where nothing else that was asked "
         "for differs. The lower the third, the more the setting changes the spectrum.</p>"
@@ -357,7 +335,7 @@ def _curve_table(study: Study) -> str:
         for curve in _best_first(study)[:_MOST_CURVES]
     ]
     heading = ["parameter", "at the start", f"{threshold:g} from", "compared with"]
-    return _table(heading, rows) + _more(len(study.curves) - len(rows))
+    return html_table(heading, rows) + _more(len(study.curves) - len(rows))
 
 
 def _cluster_table(study: Study) -> str:
@@ -378,7 +356,7 @@ def _cluster_table(study: Study) -> str:
     return (
         f"<p>{len(sizes):,} clusters: {kinds[study.clusters.kind]} at least "
         f"{study.clusters.threshold:g} similar.</p>"
-        + _table(["cluster", "entries", "in the middle", *study.settings], rows)
+        + html_table(["cluster", "entries", "in the middle", *study.settings], rows)
         + _more(len(sizes) - len(rows))
     )
 

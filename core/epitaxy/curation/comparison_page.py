@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
@@ -13,18 +12,9 @@ import numpy as np
 from epitaxy.curation.comparison import Comparison, Side
 from epitaxy.curation.offsets import MAD_TO_SIGMA, Estimate, Paired
 from epitaxy.errors import StoreError
+from epitaxy.evaluation.page import as_svg, html_page, html_table
 from epitaxy.quantities import readable_unit
 
-_STYLE = """
-body { font: 15px/1.45 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: .6em 0; font-size: 90% }
-th, td { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: right }
-th:first-child, td:first-child { text-align: left }
-.warning { border-left: 4px solid #c60; padding-left: .7em; margin: .4em 0 }
-.figures svg { width: 48%; height: auto; min-width: 20em }
-code { font-size: 85%; word-break: break-all }
-@media print { body { margin: 0; font-size: 11px } table, svg { break-inside: avoid } }
-"""
 _COLORS = ("#1f6f8b", "#c8553d")
 _MANY_ELEMENTS = 24
 _MANY_ELEMENTS_SAID = 6
@@ -160,9 +150,6 @@ def page(comparison: Comparison) -> str:
     target = escape(comparison.options["target"])
     factor, unit = readable_unit(comparison.unit)
     parts = [
-        "<!DOCTYPE html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{first} and {second}: {target}'
-        f"</title><style>{_STYLE}</style></head><body>",
         f"<h1>{target}: {first} and {second}</h1>",
         f"<p>Groups by {escape(comparison.options['group'])}; a group with several values on a "
         f"side counts once, with their {escape(comparison.options['value'])}. Differences are "
@@ -189,17 +176,12 @@ def page(comparison: Comparison) -> str:
         f"<p><code>epitaxy {escape(str(facts['epitaxy']))}; "
         f"{escape(json.dumps(comparison.options))}</code></p>",
         f"<p>digests: <code>{comparison.first.digest}</code>, "
-        f"<code>{comparison.second.digest}</code></p></body></html>",
+        f"<code>{comparison.second.digest}</code></p>",
     ]
-    return "\n".join(parts) + "\n"
-
-
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(word)}</th>" for word in heading)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows
+    return html_page(
+        f"{comparison.first.name} and {comparison.second.name}: {comparison.options['target']}",
+        parts,
     )
-    return f"<table><tr>{head}</tr>\n{body}</table>"
 
 
 def _sides_table(comparison: Comparison) -> str:
@@ -222,7 +204,7 @@ def _sides_table(comparison: Comparison) -> str:
             ),
         ],
     ]
-    return _table(["", *(side.name for side in sides)], rows)
+    return html_table(["", *(side.name for side in sides)], rows)
 
 
 def _quantile_table(comparison: Comparison, factor: float) -> str:
@@ -234,7 +216,7 @@ def _quantile_table(comparison: Comparison, factor: float) -> str:
                 cells = (f"{number * factor:.4g}" for number in numbers)
                 rows.append([f"{side.name}, {what}", f"{found.n:,}", *cells])
     heading = ["", "n", "mean", "deviation", "lowest", "5 %", "25 %", "median", "75 %", "95 %"]
-    return _table([*heading, "highest"], rows)
+    return html_table([*heading, "highest"], rows)
 
 
 def _paired_table(comparison: Comparison, factor: float, unit: str) -> str:
@@ -244,7 +226,7 @@ def _paired_table(comparison: Comparison, factor: float, unit: str) -> str:
     if comparison.gapped is not None:
         columns.append(dict(_paired_rows(comparison.gapped, factor, unit)))
         heading.append(f"both have a gap ({comparison.gapped.n:,})")
-    return _table(heading, [[name, *(c[name] for c in columns)] for name in columns[0]])
+    return html_table(heading, [[name, *(c[name] for c in columns)] for name in columns[0]])
 
 
 def _element_table(comparison: Comparison, factor: float, unit: str) -> str:
@@ -260,7 +242,7 @@ def _element_table(comparison: Comparison, factor: float, unit: str) -> str:
     n_more = len(comparison.elements) - len(rows)
     more = f"<p>{n_more} more are in comparison.json.</p>" if n_more > 0 else ""
     heading = ["element", "shared groups", f"mean difference, {unit}", "with minus without it"]
-    return _table(heading, rows) + more
+    return html_table(heading, rows) + more
 
 
 def _worst_table(comparison: Comparison, factor: float, unit: str) -> str:
@@ -277,19 +259,16 @@ def _worst_table(comparison: Comparison, factor: float, unit: str) -> str:
         for worst in comparison.disagreements
     ]
     heading = ["group", f"{first}, {unit}", f"{second}, {unit}", "difference"]
-    return _table([*heading, f"id in {first}", f"id in {second}"], rows)
+    return html_table([*heading, f"id in {first}", f"id in {second}"], rows)
 
 
 # --- figures ---
 
 
 def _figures(comparison: Comparison) -> list[str]:
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "epitaxy"}):
-        found = [_histogram(comparison, "all"), _histogram(comparison, "shared")]
-        if len(comparison.pairs) > 1:
-            found += [_parity(comparison), _differences(comparison)]
+    found = [_histogram(comparison, "all"), _histogram(comparison, "shared")]
+    if len(comparison.pairs) > 1:
+        found += [_parity(comparison), _differences(comparison)]
     return [figure for figure in found if figure]
 
 
@@ -307,7 +286,7 @@ def _histogram(comparison: Comparison, which: str) -> str:
     axes.set(xlabel=axis, ylabel="fraction of values", yscale="log")
     axes.set_title("all values" if which == "all" else "values in shared groups")
     axes.legend(frameon=False)
-    return _svg(axes)
+    return as_svg(axes.figure)
 
 
 def _parity(comparison: Comparison) -> str:
@@ -332,7 +311,7 @@ def _parity(comparison: Comparison) -> str:
         title="shared groups",
     )
     axes.figure.colorbar(image, label="groups")
-    return _svg(axes)
+    return as_svg(axes.figure)
 
 
 def _differences(comparison: Comparison) -> str:
@@ -350,7 +329,7 @@ def _differences(comparison: Comparison) -> str:
         axes.legend(frameon=False)
     axes.set(xlabel=f"difference, {axis}", ylabel="groups", yscale="log")
     axes.set_title(f"{comparison.second.name} minus {comparison.first.name}")
-    return _svg(axes)
+    return as_svg(axes.figure)
 
 
 def _axes(comparison: Comparison):  # type: ignore[no-untyped-def]
@@ -360,11 +339,3 @@ def _axes(comparison: Comparison):  # type: ignore[no-untyped-def]
     unit = readable_unit(comparison.unit)[1]
     target = str(comparison.options["target"]).replace("_", " ")
     return figure.add_subplot(), f"{target} ({unit})" if unit else target
-
-
-def _svg(axes) -> str:  # type: ignore[no-untyped-def]
-    stream = io.StringIO()
-    axes.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    text = stream.getvalue()
-    head, _, rest = text[text.index("<svg") :].partition("<metadata>")
-    return head + rest.partition("</metadata>")[2]
