@@ -142,9 +142,6 @@ def calculations(service: Service) -> tuple[str, dict[str, list[Entry]]]:
     files["relaxation.archive.json"] = run_archive("", relaxation)
     frames["new.archive.json"] = strained("Ni", 2, seed=2)
     files["new.archive.json"] = data_archive("", frames["new.archive.json"])
-    for system in files["new.archive.json"]["data"]["model_system"]:
-        for state in system["particle_states"]:
-            state["m_def"] = "nomad_simulations.schema_packages.atoms_state.AtomsState"
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in files.items():

@@ -149,7 +149,11 @@ def data_archive(entry_id: str, frames: Sequence[Entry]) -> dict[str, Any]:
                 "lattice_vectors": (frame.cell * 1e-10).tolist(),
                 "periodic_boundary_conditions": frame.pbc.tolist(),
                 "particle_states": [
-                    {"chemical_symbol": chemical_symbols[z], "atomic_number": int(z)}
+                    {
+                        "m_def": "nomad_simulations.schema_packages.atoms_state.AtomsState",
+                        "chemical_symbol": chemical_symbols[z],
+                        "atomic_number": int(z),
+                    }
                     for z in frame.numbers
                 ],
             }
