@@ -264,5 +264,5 @@ def test_streaming_keeps_memory_bounded(tmp_path):
 
 def test_the_current_folder_is_named_when_it_holds_no_dataset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StoreError, match="not a dataset, manifest.json is missing"):
+    with pytest.raises(StoreError, match=r"not a dataset, manifest\.json is missing"):
         Dataset.open(".")
