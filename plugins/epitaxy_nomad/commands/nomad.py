@@ -86,7 +86,7 @@ def run(args: Namespace) -> int:
         "download": _download,
         "delete": _delete,
     }
-    receipt = _receipt(Path(args.upload)) if args.action != "list" else None
+    receipt = _receipt(Path(args.upload), args.url or "") if args.action != "list" else None
     if receipt is not None:
         args.upload = receipt.identifier
         args.url = args.url or _address(receipt)
@@ -94,18 +94,25 @@ def run(args: Namespace) -> int:
         return actions[args.action](service, args)
 
 
-def _receipt(path: Path) -> Receipt | None:
-    """Return the last receipt of NOMAD in a folder, None if the words are no folder."""
+def _receipt(path: Path, url: str) -> Receipt | None:
+    """Return the last receipt of NOMAD (of the one at `url`) in a folder, None if it is none."""
     from epitaxy.receipts import read_receipts
+    from epitaxy.web.secrets import safe_url
     from epitaxy_nomad.publication import PUBLISHER
 
     if not path.is_dir():
         return None
-    receipts = [r for r in read_receipts(path) if r.publisher == PUBLISHER]
+    receipts = [
+        receipt
+        for receipt in read_receipts(path)
+        if receipt.publisher == PUBLISHER
+        and (not url or (receipt.facts or {}).get("api") == url.rstrip("/"))
+    ]
     if not receipts:
         raise OptionError(
-            f"{path} was not published from here: there is no receipt of NOMAD in it; give the id "
-            "of the upload (`epitaxy nomad list --ours`)"
+            f"{path} was not published from here: there is no receipt of NOMAD"
+            f"{f' at {safe_url(url)}' if url else ''} in it; give the id of the upload "
+            "(`epitaxy nomad list --ours`)"
         )
     return receipts[-1]
 

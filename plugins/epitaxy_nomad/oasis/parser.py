@@ -62,6 +62,7 @@ class ManifestParser(MatchingParser):
         name = PurePosixPath(mainfile).name
 
         def note(problem: str) -> None:
+            problem = problem.encode("utf-8", "replace").decode()
             problems.append(f"{name}: {problem}")
             if logger is not None:
                 logger.error(f"epitaxy: {name}: {problem}", mainfile=mainfile)

@@ -201,6 +201,24 @@ def test_what_is_published_is_not_deleted(artifact, server, nomad, capsys):
     assert nomad.uploads
 
 
+def test_a_folder_that_two_nomads_have_is_asked_about_at_each(artifact, server, nomad, capsys):
+    publish(server, artifact)
+    with Loopback(NomadUploads()) as other:
+        other.respond.uploads["older"] = Held("older", None)
+        publish(other, artifact)
+        here, there = (receipt.identifier for receipt in read_receipts(artifact))
+        capsys.readouterr()
+        assert main(["nomad", "status", str(artifact), *at(server)]) == 0
+        assert capsys.readouterr().out.startswith(f"{here}: ")
+        assert main(["nomad", "status", str(artifact)]) == 0
+        said = capsys.readouterr()
+        assert said.out.startswith(f"{there}: ")
+        assert f"asking {other.url}{PREFIX}, which the receipt names" in said.err
+    assert here != there
+    assert main(["nomad", "status", str(artifact), "--url", "https://else.where/api/v1"]) == 2
+    assert "no receipt of NOMAD at https://else.where" in capsys.readouterr().err
+
+
 def test_a_folder_without_a_receipt_is_explained(artifact, capsys):
     assert main(["nomad", "status", str(artifact)]) == 2
     assert "was not published from here" in capsys.readouterr().err
