@@ -67,8 +67,17 @@ def test_a_shift_between_databases_is_found_with_its_sign(place, capsys) -> None
     assert found["first", "second"]["times_own"] > 1.5
     low, high = found["first", "second"]["mae"]["interval"]
     assert low <= found["first", "second"]["mae"]["mean"] <= high
-    assert len(found["first", "second"]["mae"]["by_seed"]) == 2
+    values = np.array(found["first", "second"]["mae"]["by_seed"])
+    assert len(values) == 2
+    assert high - low == pytest.approx(12.706 * abs(values[1] - values[0]), rel=1e-4)  # Student's t
     assert (place / "out" / "cross_database.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_seed_has_no_interval(place) -> None:
+    assert cross("--set", "cross_database.seeds=1") == 0
+    document = json.loads((place / "out" / "cross_database.json").read_text())
+    assert all(pair["mae"]["interval"] is None for pair in document["pairs"])
+    assert (place / "out" / "cross_database.png").exists()
 
 
 def test_dividing_groups_flatters(place) -> None:

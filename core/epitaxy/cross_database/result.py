@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-_N_RESAMPLES = 2000
+from epitaxy.evaluation.intervals import Interval, student_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,17 @@ class Measured:
         return float(np.mean(self.by_seed))
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """95 % bootstrap interval of the mean over the seeds."""
-        values, rng = np.asarray(self.by_seed), np.random.default_rng(0)
-        means = values[rng.integers(len(values), size=(_N_RESAMPLES, len(values)))].mean(axis=1)
-        low, high = np.quantile(means, [0.025, 0.975])
-        return float(low), float(high)
+    def interval(self) -> Interval | None:
+        """95 % interval of the mean over the seeds (Student's t); None with one seed."""
+        return student_interval(np.asarray(self.by_seed))
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values."""
-        return {"mean": self.mean, "interval": list(self.interval), "by_seed": list(self.by_seed)}
+        return {
+            "mean": self.mean,
+            "interval": self.interval and list(self.interval),
+            "by_seed": list(self.by_seed),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class CrossResult:
         for k, tested in enumerate(self.names):
             found = [self.errors[learnt, tested] for learnt in self.names]
             means = np.array([one.mean for one in found])
-            reach = np.abs(np.array([one.interval for one in found]) - means[:, None]).T
+            reach = [one.interval[1] - one.mean if one.interval else 0.0 for one in found]
             places = np.arange(len(self.names)) + (k - (len(self.names) - 1) / 2) * width
             axis.bar(places, means, 0.9 * width, yerr=reach, capsize=3, color=COLORS[k % 7])
             axis.plot([], [], "s", color=COLORS[k % 7], label=f"tested on {tested}")

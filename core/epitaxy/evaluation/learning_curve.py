@@ -16,16 +16,14 @@ from itertools import product
 import numpy as np
 
 from epitaxy.errors import DataError
+from epitaxy.evaluation.intervals import LEVEL, Interval, student_interval
 
 N_DRAWS = 2000  # of a bootstrap
-LEVEL = 0.95  # of all intervals
 FEWEST_POINTS = 4  # with an interval: fewer say nothing about their scatter
 FEWEST_SEEDS = 5  # below that, single points are drawn
 EXTRAPOLATION = 10.0  # times the sizes that were measured
 _EXACT = 12  # pairs up to which all 2^n signs are tried
 _N_SIGNS = 20_000  # random signs beyond
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +222,7 @@ def compare_arms(reference: Sequence[Point], other: Sequence[Point]) -> list[Pai
                 len(gains),
                 float(gains.mean()),
                 float(gains.mean() / theirs.mean()),
-                _student(gains),
+                student_interval(gains),
                 sign_flip_p(gains),
             )
         )
@@ -241,7 +239,7 @@ def compare_arms(reference: Sequence[Point], other: Sequence[Point]) -> list[Pai
                 len(gains),
                 mean,
                 1 - math.exp(-mean),
-                _student(gains),
+                student_interval(gains),
                 sign_flip_p(gains),
             )
         )
@@ -322,17 +320,6 @@ def _interval(values: Sequence[float] | np.ndarray, n_blocks: int) -> Interval:
     tail = float(norm.cdf(-math.sqrt(n / (n - 1)) * t.ppf((1 + LEVEL) / 2, n - 1)))
     low, high = np.quantile(np.asarray(values), (tail, 1 - tail))
     return float(low), float(high)
-
-
-def _student(values: np.ndarray) -> Interval | None:
-    if len(values) < 2:
-        return None
-    from scipy.stats import t
-
-    reach = float(t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1)) / math.sqrt(
-        len(values)
-    )
-    return float(values.mean()) - reach, float(values.mean()) + reach
 
 
 def _short(number: float) -> str:
