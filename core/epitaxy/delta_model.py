@@ -251,13 +251,15 @@ def select_branch(model: object, branch: str | None) -> None:
     if branch is None:
         if len(branches) > 1 and getattr(model, "branch", None) is None:
             raise CapabilityError(
-                f"the lower level has the branches {', '.join(map(repr, branches))}: choose one "
+                f"the parent has the branches {', '.join(map(repr, branches))}: choose one "
                 f"with branch"
             )
         return
     select = getattr(model, "select", None)
     if select is None:
-        raise CapabilityError(f"branch {branch!r}: the lower level {model!r} has no branches")
+        raise CapabilityError(
+            f"branch is {branch!r}, but the parent has no branches (one head for all): leave it out"
+        )
     select(branch)
 
 

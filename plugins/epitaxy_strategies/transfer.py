@@ -176,7 +176,11 @@ def _prepared(
 ) -> tuple[Model, Parent, tuple[int, ...]]:
     """Return the untrained model, its parent, and the elements that the parent has not seen."""
     if (mode == "layers") != bool(layers):
-        raise OptionError("layers: give it with mode: layers, and only then")
+        raise OptionError(
+            "mode: layers needs layers: {NAME: RATE, ...}, for example {embedding: 0, body: 0.1}"
+            if not layers
+            else f"layers is {dict(layers)}, but mode is {mode!r}: set mode: layers, or no layers"
+        )
     if rank is not None and mode != "adapters":
         raise OptionError(f"rank is {rank}, but mode {mode!r} has no adapters: leave rank out")
     known = Parent(Path(parent), registry=run.registry)

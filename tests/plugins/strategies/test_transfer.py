@@ -154,8 +154,10 @@ def test_parents_that_do_not_fit_are_refused_before_training(parents, make_metal
     other = split_random(make_metals(12, elements=("Cu", "Ni")), valid=2, test=0, seed=0)
     with pytest.raises(CapabilityError, match="has not seen Ni"):
         transfer(spec, other, run, parent=str(parent))
-    with pytest.raises(OptionError, match="layers"):
+    with pytest.raises(OptionError, match="mode: layers needs layers"):
         transfer(spec, split, run, parent=str(parent), mode="layers")
+    with pytest.raises(OptionError, match="but mode is 'full'"):
+        transfer(spec, split, run, parent=str(parent), layers={"head": 1})
     child = transfer(
         spec,
         other,
