@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ase.data import chemical_symbols
 from nomad.datamodel import EntryArchive
 from nomad.datamodel.results import Material, Results
 from nomad.parsing.parser import MatchingParser
@@ -74,11 +75,14 @@ class ManifestParser(MatchingParser):
             section = read_dataset(facts, folder, note, max_references=self._max_references)
         else:
             section = read_model(facts, folder, note)
+        known = dict.fromkeys(e for e in section.elements or () if e in chemical_symbols[1:])
+        if unknown := sorted(set(section.elements or ()) - set(known)):
+            note(f"elements has {unknown[0]!r}, a chemical symbol is needed")
         section.problems = problems
         section.is_complete = not problems
         archive.data = section
-        if section.elements:
-            archive.results = Results(material=Material(elements=list(section.elements)))
+        if known:
+            archive.results = Results(material=Material(elements=list(known)))
 
 
 def _content(mainfile: Path, note: Note) -> Any:

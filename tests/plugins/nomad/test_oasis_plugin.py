@@ -400,6 +400,7 @@ def test_a_manifest_that_was_cut_short_is_reported(nomad, single):
     [
         ({"elements": None}, "elements is missing"),
         ({"elements": "Si"}, "elements is 'Si', a list of texts is needed"),
+        ({"elements": ["Si", "Xx"]}, "elements has 'Xx', a chemical symbol is needed"),
         ({"spec": {}}, "spec.use is missing"),
         ({"capabilities": []}, "capabilities is [], a mapping is needed"),
         ({"metrics": {"test": {"energy_mae": "small"}}}, "metrics.test.energy_mae is 'small'"),
