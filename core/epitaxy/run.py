@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from epitaxy.registry import Registry
+    from epitaxy.strategies import PlannedParent
 
 DType = Literal["float32", "float64"]
 DTYPES: tuple[DType, ...] = ("float32", "float64")
@@ -43,6 +44,8 @@ class Run:
         registry: where nested strategies and models are found; the installed plugins unless
             another is given.
         name: path of this run below the outermost one, "" for the outermost.
+        planned: folder of an artifact -> what will be in it: parents that are trained before this
+            run, of which a strategy checks the recipe as long as there is no more.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Run:
         resume: bool = False,
         registry: Registry | None = None,
         name: str = "",
+        planned: Mapping[str, PlannedParent] | None = None,
     ) -> None:
         if dtype not in DTYPES:
             raise ConfigError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
@@ -73,6 +77,7 @@ class Run:
         self.resume = resume
         self._registry = registry
         self.name = name
+        self.planned = dict(planned or {})
         self.log = log
 
     def __repr__(self) -> str:
@@ -108,6 +113,7 @@ class Run:
             resume=self.resume,
             registry=self._registry,
             name=f"{self.name}/{name}" if self.name else name,
+            planned=self.planned,
         )
 
     def seed_for(self, purpose: str) -> int:

@@ -2,7 +2,8 @@
 
 A strategy may have `check`, which takes what it takes: it raises what the strategy itself would
 raise about parent, options, data and nested strategies, does no work, and returns the elements
-that the model will know before it is trained. `epitaxy train` and `epitaxy learning-curve` call it
+that the model will know before it is trained. A parent in ``run.planned`` is not trained yet: of it
+only the recipe is checked. `epitaxy train` and `epitaxy learning-curve` call it
 for all that is to be trained before they begin.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -20,6 +22,21 @@ if TYPE_CHECKING:
     from epitaxy.split import Split
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedParent:
+    """A parent that is yet to be trained.
+
+    Attributes:
+        model: recipe of its model.
+        strategy: recipe of the strategy that trains it.
+        elements: atomic numbers of its data; it will know no others.
+    """
+
+    model: Spec
+    strategy: Spec
+    elements: frozenset[int]
 
 
 def refuses_early(check: Callable[..., frozenset[int]]) -> Callable[[F], F]:

@@ -56,7 +56,10 @@ def check_delta(
     Returns:
         Elements that the model of the difference knows before it is trained.
     """
-    _low_and_names(model, split, run, parent=parent, branch=branch, learner=learner)
+    if parent in run.planned:
+        _check_learner(model, run, learner=learner)
+    else:
+        _low_and_names(model, split, run, parent=parent, branch=branch, learner=learner)
     return check_strategy(learner, model, split, run=run)
 
 
@@ -129,6 +132,16 @@ def _low_and_names(
     model: Spec, split: Split, run: Run, *, parent: str, branch: str | None, learner: Spec
 ) -> tuple[Artifact, tuple[str, ...]]:
     """Return the parent and the targets whose difference is learnt, both checked."""
+    built = _check_learner(model, run, learner=learner)
+    low = load_artifact(Path(parent), registry=run.registry)
+    select_branch(low.model, branch)
+    names = _names(low, built, split.train)
+    _check(low, split, names)
+    return low, names
+
+
+def _check_learner(model: Spec, run: Run, *, learner: Spec) -> Model:
+    """Return the untrained model of the difference; raise what is wrong whatever the parent."""
     if learner.use.rpartition("/")[2] == "ensemble":
         raise ConfigError(
             "learner: for error bars put delta into the ensemble: strategy: {use: ensemble, "
@@ -136,11 +149,7 @@ def _low_and_names(
         )
     built = build_model(model, run.registry)
     _refuse_claims(_wanted(built))
-    low = load_artifact(Path(parent), registry=run.registry)
-    select_branch(low.model, branch)
-    names = _names(low, built, split.train)
-    _check(low, split, names)
-    return low, names
+    return built
 
 
 def _wanted(model: Model) -> tuple[str, ...]:

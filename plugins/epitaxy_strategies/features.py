@@ -38,7 +38,11 @@ def check_features(
     control: bool | None = None,
 ) -> frozenset[int]:
     """Check parent, level, elements and model; arguments and errors as `features`."""
-    _prepared(model, split, run, parent=parent, level=level, cache=cache)
+    if parent in run.planned:
+        folder = Path(cache) if cache is not None else run.directory / FOLDER
+        with_features(model, run, parent=parent, level=level, cache=folder)
+    else:
+        _prepared(model, split, run, parent=parent, level=level, cache=cache)
     return frozenset()
 
 

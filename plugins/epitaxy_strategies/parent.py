@@ -21,6 +21,8 @@ from epitaxy.spec import Spec
 if TYPE_CHECKING:
     from epitaxy.dataset import Dataset
     from epitaxy.registry import Registry
+    from epitaxy.run import Run
+    from epitaxy.strategies import PlannedParent
 
 
 class Parent:
@@ -87,40 +89,14 @@ class Parent:
         Raises:
             CapabilityError: there are some and `new_elements` is "refuse".
         """
-        unseen = tuple(sorted(train.elements - set(self.module.elements)))
-        if unseen and new_elements == "refuse":
-            names = ", ".join(chemical_symbols[z] for z in unseen)
-            raise CapabilityError(
-                f"the parent {self.path} has not seen {names}; drop the structures that hold them, "
-                f"or set new_elements: initialise to learn them from random features"
-            )
-        return unseen
+        return unseen_elements(
+            self.path, frozenset(self.module.elements), train, new_elements=new_elements
+        )
 
     def check_options(self, model: Spec, *, registry: Registry) -> None:
-        """Check that the body of a model is built as that of the parent.
-
-        Weights of equal shape may still mean something else, as with another readout.
-
-        Raises:
-            ConfigError: the network or an option differs; the message names them.
-        """
-        given = _body_spec(Spec.from_config(self.artifact.manifest["spec"]), registry)
-        wanted = _body_spec(model, registry)
-        if given.use != wanted.use:
-            raise ConfigError(
-                f"the parent {self.path} is a {given.use}, the model a {wanted.use}: weights fit "
-                f"only the same network"
-            )
-        differing = [
-            f"{name}: {given.options.get(name)!r}, not {value!r}"
-            for name, value in wanted.options.items()
-            if name != "elements" and given.options.get(name) != value
-        ]
-        if differing:
-            raise ConfigError(
-                f"the parent {self.path} does not fit the model: it has {'; '.join(differing)}; "
-                f"give the model the options of the parent"
-            )
+        """Check that the body of a model is built as that of the parent; as `check_same_body`."""
+        given = Spec.from_config(self.artifact.manifest["spec"])
+        check_same_body(self.path, given, model, registry=registry)
 
     def check_body(self, child: nn.Module) -> None:
         """Check that the body of the parent fits into that of the child.
@@ -162,6 +138,76 @@ class Parent:
             theirs = _element_tables(body_of(self.module))
             for name, embedding in tables.items():
                 _copy_elements(theirs[name], embedding, self.module.elements)
+
+
+def check_planned(
+    path: str, planned: PlannedParent, model: Spec, train: Dataset, *, new_elements: str, run: Run
+) -> None:
+    """Check the recipe of a parent that is yet to be trained.
+
+    Raises:
+        CapabilityError: it will not know an element and `new_elements` is "refuse".
+        ConfigError: the network or an option differs, or it will be several models.
+    """
+    kind = planned.strategy.use.rpartition("/")[2]
+    if kind in ("ensemble", "delta"):
+        raise ConfigError(
+            f"parent {path} is trained with the strategy {kind!r} and has weights of several "
+            f"models: train it with direct or transfer"
+        )
+    check_same_body(path, planned.model, model, registry=run.registry)
+    unseen_elements(path, planned.elements, train, new_elements=new_elements)
+
+
+def check_same_body(path: Path | str, given: Spec, model: Spec, *, registry: Registry) -> None:
+    """Check that the body of a model is built as that of a parent.
+
+    Weights of equal shape may still mean something else, as with another readout.
+
+    Args:
+        path: of the parent.
+        given: recipe of the parent.
+        model: recipe of the model.
+        registry: where defaults are found.
+
+    Raises:
+        ConfigError: the network or an option differs; the message names them.
+    """
+    given = _body_spec(given, registry)
+    wanted = _body_spec(model, registry)
+    if given.use != wanted.use:
+        raise ConfigError(
+            f"the parent {path} is a {given.use}, the model a {wanted.use}: weights fit "
+            f"only the same network"
+        )
+    differing = [
+        f"{name}: {given.options.get(name)!r}, not {value!r}"
+        for name, value in wanted.options.items()
+        if name != "elements" and given.options.get(name) != value
+    ]
+    if differing:
+        raise ConfigError(
+            f"the parent {path} does not fit the model: it has {'; '.join(differing)}; "
+            f"give the model the options of the parent"
+        )
+
+
+def unseen_elements(
+    path: Path | str, elements: frozenset[int], train: Dataset, *, new_elements: str
+) -> tuple[int, ...]:
+    """Return the elements of a training set that a parent has not seen.
+
+    Raises:
+        CapabilityError: there are some and `new_elements` is "refuse".
+    """
+    unseen = tuple(sorted(train.elements - elements))
+    if unseen and new_elements == "refuse":
+        names = ", ".join(chemical_symbols[z] for z in unseen)
+        raise CapabilityError(
+            f"the parent {path} has not seen {names}; drop the structures that hold them, "
+            f"or set new_elements: initialise to learn them from random features"
+        )
+    return unseen
 
 
 def _body_spec(spec: Spec, registry: Registry) -> Spec:

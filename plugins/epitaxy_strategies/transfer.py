@@ -27,6 +27,7 @@ from epitaxy_strategies.parent import (
     Parent,
     body_of,
     check_layers,
+    check_planned,
     matching,
     outside_head,
     part_of_parameters,
@@ -63,6 +64,11 @@ def check_transfer(
     Returns:
         Elements that the parent knows.
     """
+    planned = run.planned.get(parent)
+    if planned is not None:
+        _untrained(model, split, run, mode=mode, layers=layers, rank=rank, control=control)
+        check_planned(parent, planned, model, split.train, new_elements=new_elements, run=run)
+        return planned.elements
     _, known, _ = _prepared(
         model,
         split,
@@ -175,27 +181,10 @@ def _prepared(
     control: bool | None,
 ) -> tuple[Model, Parent, tuple[int, ...]]:
     """Return the untrained model, its parent, and the elements that the parent has not seen."""
-    if (mode == "layers") != bool(layers):
-        raise OptionError(
-            "mode: layers needs layers: {NAME: RATE, ...}, for example {embedding: 0, body: 0.1}"
-            if not layers
-            else f"layers is {dict(layers)}, but mode is {mode!r}: set mode: layers, or no layers"
-        )
-    if rank is not None and mode != "adapters":
-        raise OptionError(f"rank is {rank}, but mode {mode!r} has no adapters: leave rank out")
+    built = _untrained(model, split, run, mode=mode, layers=layers, rank=rank, control=control)
     known = Parent(Path(parent), registry=run.registry)
-    built = build_model(model, run.registry)
-    if "start" not in inspect.signature(built.fit).parameters:
-        raise CapabilityError(
-            f"model {model.use!r} cannot begin with given weights; take a graph network"
-        )
     known.check_options(model, registry=run.registry)
     unseen = known.check_elements(split.train, new_elements=new_elements)
-    if control and (names := _known_to_parent_alone(split)):
-        raise OptionError(
-            f"control: a network from random weights knows nothing about {names}, which the "
-            f"validation part has and the training part lacks: set control: false, or split anew"
-        )
     is_potential = isinstance(built, GraphModel)
     if layers:
         check_layers(layers, body_of(known.module), top="network" if is_potential else "body")
@@ -204,6 +193,38 @@ def _prepared(
     if scale == "keep" and isinstance(known.module, Potential) != is_potential:
         raise _keeps_nothing()
     return built, known, unseen
+
+
+def _untrained(
+    model: Spec,
+    split: Split,
+    run: Run,
+    *,
+    mode: Mode,
+    layers: Mapping[str, float] | None,
+    rank: int | None,
+    control: bool | None,
+) -> Model:
+    """Return the untrained model; raise what is wrong whatever the parent."""
+    if (mode == "layers") != bool(layers):
+        raise OptionError(
+            "mode: layers needs layers: {NAME: RATE, ...}, for example {embedding: 0, body: 0.1}"
+            if not layers
+            else f"layers is {dict(layers)}, but mode is {mode!r}: set mode: layers, or no layers"
+        )
+    if rank is not None and mode != "adapters":
+        raise OptionError(f"rank is {rank}, but mode {mode!r} has no adapters: leave rank out")
+    built = build_model(model, run.registry)
+    if "start" not in inspect.signature(built.fit).parameters:
+        raise CapabilityError(
+            f"model {model.use!r} cannot begin with given weights; take a graph network"
+        )
+    if control and (names := _known_to_parent_alone(split)):
+        raise OptionError(
+            f"control: a network from random weights knows nothing about {names}, which the "
+            f"validation part has and the training part lacks: set control: false, or split anew"
+        )
+    return built
 
 
 def _known_to_parent_alone(split: Split) -> str:

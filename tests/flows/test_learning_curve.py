@@ -299,6 +299,43 @@ def test_a_parent_in_the_same_file_is_trained_once(place, make_metals) -> None:
     assert "a parent of another config" in other.stderr
 
 
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ({"model": {"width": 16}}, "it has width: 8, not 16"),
+        ({"model": {"cutoff": 4.0}}, "it has cutoff: 3.5, not 4.0"),
+        ({"model": {"use": "schnet", "width": 8}}, "weights fit only the same network"),
+        ({"strategy": {"mode": "layers"}}, "mode: layers needs layers"),
+        ({"strategy": {"parent": "copper"}}, "has not seen Al"),
+        ({"strategy": {"parent": "two"}}, "trained with the strategy 'ensemble'"),
+        ({"strategy": {"use": "features", "parent": "big", "level": "V1"}}, "cannot read the feat"),
+        ({"strategy": {"use": "delta", "parent": "big", "learner": "ensemble"}}, "put delta into"),
+    ],
+    ids=["width", "cutoff", "network", "layers", "elements", "ensemble", "features", "delta"],
+)
+def test_what_does_not_fit_a_parent_of_the_file_is_said_before_it_is_trained(
+    place, make_metals, arm, message
+) -> None:
+    make_metals(12, elements=("Cu",)).save(place / "copper", overwrite=True)
+    parents = {
+        "big": {},
+        "copper": {"dataset": "copper", "split": {"valid": 2, "test": 2}},
+        "two": {"strategy": {"use": "ensemble", "n_members": 2}},
+    }
+    strategy = {"use": "transfer", "parent": "big"}
+    if arm.get("strategy", {}).get("use") is None:
+        arm = {**arm, "strategy": {**strategy, **arm.get("strategy", {})}}
+    arms = {"none": {}, "good": {"strategy": strategy}, "late": arm}
+    section = {"sizes": [8], "seeds": 1, "parents": parents, "arms": arms}
+    (place / "unfit.yaml").write_text(yaml.safe_dump({**CONFIG, "learning_curve": section}))
+    command = [sys.executable, "-m", "epitaxy", "learning-curve", "unfit.yaml", "-o", "unfit"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "late, 8 structures" in done.stderr
+    assert not (place / "unfit").exists()
+
+
 def test_an_arm_may_learn_from_further_data(place, make_metals) -> None:
     make_metals(20, seed=7).save(place / "others", overwrite=True)
     section = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from epitaxy.errors import ConfigError, EpitaxyError
 from epitaxy.experiment import ARTIFACT, train, write_text
 from epitaxy.finished import identity_of
 from epitaxy.learning_curve.data import warn_of_shared
-from epitaxy.training_data import open_split
+from epitaxy.strategies import PlannedParent
+from epitaxy.training_data import labels_of, open_dataset, open_split
 
 if TYPE_CHECKING:
     from epitaxy.config import Config
@@ -19,6 +21,32 @@ if TYPE_CHECKING:
     from epitaxy.split import Split
 
 IDENTITY = "parent.json"
+
+
+def planned_parents(
+    parents: Mapping[str, Config], *, registry: Registry
+) -> dict[str, PlannedParent]:
+    """Return artifact folder -> what will be in it, of the parents that are not trained yet.
+
+    Args:
+        parents: name -> training.
+        registry: the plugins.
+
+    Raises:
+        EpitaxyError: the data of one cannot be read; the message names it.
+    """
+    found = {}
+    for name, config in parents.items():
+        artifact = Path(config.output) / ARTIFACT
+        if (artifact / "manifest.json").exists():
+            continue
+        try:
+            wanted = labels_of(config.model, registry)
+            elements = open_dataset(config.dataset, registry, wanted=wanted).elements
+        except EpitaxyError as error:
+            raise type(error)(f"parent {name}: {error}") from error
+        found[str(artifact)] = PlannedParent(config.model, config.strategy, frozenset(elements))
+    return found
 
 
 def train_parent(

@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,11 +28,11 @@ import numpy as np
 
 from epitaxy.config import Config, check_config
 from epitaxy.errors import ConfigError
-from epitaxy.experiment import ARTIFACT, refuse_used_folder, write_text
+from epitaxy.experiment import refuse_used_folder, write_text
 from epitaxy.finished import identity_of
 from epitaxy.learning_curve.data import ArmData, arm_data
 from epitaxy.learning_curve.options import CurveConfig, sizes_of
-from epitaxy.learning_curve.parents import train_parent
+from epitaxy.learning_curve.parents import planned_parents, train_parent
 from epitaxy.learning_curve.point import Job
 from epitaxy.learning_curve.result import CurveResult
 from epitaxy.run import Run
@@ -43,6 +42,8 @@ from epitaxy.training_data import open_split
 if TYPE_CHECKING:
     from epitaxy.progress import Progress
     from epitaxy.registry import Registry
+    from epitaxy.spec import Spec
+    from epitaxy.strategies import PlannedParent
 
 RESULT, PLOT = "learning_curve.json", "learning_curve.png"
 _PACKAGES = ("epitaxy", "torch", "numpy", "scikit-learn", "ase")
@@ -87,8 +88,8 @@ def learning_curve(
     told = _Told(progress or Silent())
     data = arm_data(curve, split, registry)
     if curve.parents:
-        early = {arm: c for arm, c in curve.arms.items() if not _needs(c, curve.parents)}
-        _jobs(replace(curve, arms=early), split, data, registry, told, output=output)
+        planned = planned_parents(curve.parents, registry=registry)
+        _jobs(curve, split, data, registry, told, output=output, planned=planned)
         for name, config in curve.parents.items():
             train_parent(name, config, split, registry=registry, progress=told)
     jobs = _jobs(curve, split, data, registry, told, output=output)
@@ -225,10 +226,10 @@ def training_order(split: Split, *, seed: int, cover: bool) -> np.ndarray:
     return np.concatenate([order[is_first], order[~is_first]])
 
 
-def _needs(config: Config, parents: Mapping[str, Config]) -> bool:
-    """Whether an arm begins with a parent that is yet to be trained."""
-    text = json.dumps([config.model.to_config(), config.strategy.to_config()], default=str)
-    return any(json.dumps(str(Path(p.output) / ARTIFACT)) in text for p in parents.values())
+def _reads(model: Spec, planned: Mapping[str, PlannedParent]) -> bool:
+    """Whether a model itself, not its strategy, reads a parent that is yet to be trained."""
+    text = json.dumps(model.to_config(), default=str)
+    return any(json.dumps(artifact) in text for artifact in planned)
 
 
 def _jobs(
@@ -239,7 +240,9 @@ def _jobs(
     told: _Told,
     *,
     output: Path,
+    planned: Mapping[str, PlannedParent] | None = None,
 ) -> list[Job]:
+    """Return all points, checked as far as parents are there."""
     options = curve.options
     sizes = sizes_of(options, len(split.train))
     jobs, tested = [], split.test.digest
@@ -276,6 +279,7 @@ def _jobs(
                     resume=True,
                     registry=registry,
                     name=f"{arm}/n-{n}/seed-{seed}",
+                    planned=planned,
                 )
                 identity = identity_of(config, digests, seed=seed, registry=registry)
                 jobs.append(Job(arm, seed, n, config, part, run, digests, identity))
@@ -284,6 +288,8 @@ def _jobs(
     largest = {(job.arm, job.seed): job for job in waiting}
     known = {which: job.check_strategy() for which, job in largest.items()}
     for job in waiting:
+        if _reads(job.config.model, planned or {}):
+            continue
         job.check(known[job.arm, job.seed])
     return jobs
 
