@@ -83,7 +83,8 @@ class Frame:
         targets: quantity -> array.
         method: level of theory.
         tags: "energy_kind", "dos_reference", "frame", and "section": the section of the archive
-            that holds the structure, or that refers to it where its number is not known.
+            that holds the structure, or the reference to it where its number is not known
+            ("run/0/calculation/-1/system_ref"; NOMAD follows it, and counts -1 from the end).
         doubts: labels that were left out because they cannot be true.
     """
 
@@ -150,7 +151,12 @@ def _frame(
     if "fermi_energy" in targets and abs(float(targets["fermi_energy"])) > _LARGEST_LEVEL:
         del targets["fermi_energy"]
         doubts = (f"Fermi energy beyond {_LARGEST_LEVEL:g} eV",)
-    tags = {**tags, "frame": place or "last", "section": calculation.section}
+    where = calculation.section
+    head, _, number = calculation.place.rpartition("/")
+    if not place and number.isdigit() and where.startswith(f"{calculation.place}/"):
+        # A service sends the last calculation alone, as if it were the first: count from the end.
+        where = f"{head}/-1{where.removeprefix(calculation.place)}"
+    tags = {**tags, "frame": place or "last", "section": where}
     return Frame(place, structure, {**derived, **targets}, method, tags, doubts)
 
 
@@ -178,7 +184,7 @@ def _of_runs(archive: Section) -> Iterator[_Calculation]:
                 continue
             reference = calculation.get("system_ref")
             system, place = resolve(reference, archive), f"run/{r}/calculation/{c}"
-            where = _path(reference) or place
+            where = _path(reference, f"{place}/system_ref") or place
             if system is None and "system_ref" not in calculation and systems:
                 number = c if len(systems) == len(calculations) else len(systems) - 1
                 system, where = systems[number], f"run/{r}/system/{number}"
@@ -205,7 +211,7 @@ def _of_data(archive: Section) -> Iterator[_Calculation]:
     for i, output in enumerate(sections(data.get("outputs"))):
         reference = output.get("model_system_ref")
         system, place = resolve(reference, archive), f"data/outputs/{i}"
-        where = _path(reference) or place
+        where = _path(reference, f"{place}/model_system_ref") or place
         if system is None and "model_system_ref" not in output and systems:
             system, where = systems[-1], f"data/model_system/{len(systems) - 1}"
         method = resolve(output.get("model_method_ref"), archive)
@@ -238,9 +244,15 @@ def _of_results(archive: Section) -> Iterator[_Calculation]:
     yield _Calculation("results", section_, lambda: from_results(original), labels, {}, {})
 
 
-def _path(reference: Any) -> str:
-    """Return the path that a reference names, "" if the service has put the section in place."""
-    return reference.rpartition("#")[2].strip("/") if isinstance(reference, str) else ""
+def _path(reference: Any, place: str) -> str:
+    """Return the path of a section that is referred to, "" if there is none.
+
+    Where the service has put the section in the place of the reference, that place is its path:
+    NOMAD follows it to the section.
+    """
+    if isinstance(reference, str):
+        return reference.rpartition("#")[2].strip("/")
+    return place if reference else ""
 
 
 def _derived(archive: Section) -> dict[str, np.ndarray]:

@@ -76,6 +76,12 @@ def test_trajectories_derived_results_and_both_schemas_come_as_asked_for(tmp_pat
             *(f"b/data/outputs/{i}" for i in range(2)),
             "c/results",
         ]
+        assert [entry.tags["section"] for entry in last[:2]] == [
+            "run/0/calculation/-1/system_ref",
+            "data/outputs/-1/model_system_ref",
+        ]
+        assert every[2].tags["section"] == "run/0/calculation/2/system_ref"
+        assert every[5].tags["section"] == "data/outputs/1/model_system_ref"
         for entry, frame in zip(every, [*frames, *frames[:2]], strict=False):
             np.testing.assert_allclose(entry.targets["energy"], frame.targets["energy"])
         runs = list(make(server, tmp_path, layout="run"))

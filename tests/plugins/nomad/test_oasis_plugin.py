@@ -20,6 +20,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from nomad_service import run_archive, strained
 
 from epitaxy.artifact import load_artifact, save_artifact
 from epitaxy.dataset import Dataset
@@ -491,6 +492,13 @@ def test_a_data_set_refers_to_the_systems_of_its_entries(nomad, from_nomad):
     assert len(references) == 6
     assert found.digest == Dataset.open(from_nomad).digest
     assert found.is_complete
+
+
+def test_nomad_follows_a_reference_through_a_calculation_to_its_system(nomad):
+    archive = nomad.archive.m_from_dict({"run": run_archive("", strained("Al", 4))["run"]})
+    for number, system in ((2, 2), (-1, 3)):
+        found = archive.m_resolve(f"/run/0/calculation/{number}/system_ref")
+        assert found.m_path() == f"/run/0/system/{system}"
 
 
 def test_a_data_set_in_bp5_is_read_too(nomad, from_nomad, tmp_path):
