@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,12 +184,22 @@ def run(args: Namespace) -> int:
             keep_going=args.keep_going,
             overwrite=args.overwrite,
             tell=tell,
-            recipes=[
-                {k: str(v) if isinstance(v, Path) else v for k, v in s.items()} for s in specs
-            ],
+            recipes=[_kept(spec) for spec in specs],
         )
     print_report(report, args.output)
     return 0
+
+
+def _kept(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a spec belongs into a history that others will read.
+
+    Where this machine has its keys and its cache does not.
+    """
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in spec.items()
+        if name != "cache" and not name.endswith(("key_file", "token_file"))
+    }
 
 
 def print_report(report: IngestReport, path: Path) -> None:

@@ -270,13 +270,17 @@ def test_ingest_writes_a_checked_dataset(tmp_path, capsys):
             *("ingest", "nomad", "-o", str(tmp_path / "ds")),
             *("--option", f"url={server.url}/api/v1", "--option", "frames=all"),
             *("--option", "query={upload_id: up-1}", "--option", f"cache={tmp_path / 'cache'}"),
+            *("--option", f"token_file={tmp_path / 'token'}"),
         ]
+        (tmp_path / "token").write_text(TOKEN)
         assert main(arguments) == 0
     said = capsys.readouterr()
     assert "60 of 60 frames kept" in said.out
     assert "forces: consistent" in said.out
     assert "1 of 61 dropped: particles that are no atoms (bead) (bad" in said.err
     dataset = Dataset.open(tmp_path / "ds")
+    assert dataset.history[0]["sources"][0]["frames"] == "all"
+    assert str(tmp_path) not in json.dumps(dataset.history)  # where keys and cache are
     assert dataset.ids[7] == "good/run/0/calculation/7"
     np.testing.assert_allclose(dataset[7].targets["stress"], frames[7].targets["stress"], atol=1e-9)
     assert dataset.method(0).xc_functional == "PBE"
