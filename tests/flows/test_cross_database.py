@@ -73,6 +73,28 @@ def test_a_shift_between_databases_is_found_with_its_sign(place, capsys) -> None
     assert (place / "out" / "cross_database.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_where_no_group_occurs_again_rows_and_groups_are_not_compared(place, capsys) -> None:
+    for name in ("first", "second"):
+        entries = [
+            composition_entry(f"Ti{n + 1}O", targets={"band_gap": n % 3}, id=str(n))
+            for n in range(200)
+        ]
+        Dataset.from_entries(entries).save(place / f"{name}-once")
+    names = ("--set", "cross_database.datasets={first: first-once, second: second-once}")
+    small = ("--set", "cross_database.n_train=100", "--set", "cross_database.seeds=1")
+    assert main(["cross-database", "cross.yaml", "-o", "out", *names, *small]) == 0
+    assert "0 entries share their group" in capsys.readouterr().err
+    assert json.loads((place / "out" / "cross_database.json").read_text())["groups"] == {
+        "dataset": None,
+        "ungrouped_mae": None,
+        "grouped_mae": None,
+        "flatters_by": None,
+    }
+    asked = ("--set", "cross_database.flattered=second", "-o", "asked")
+    assert main(["cross-database", "cross.yaml", *names, *small, *asked]) == 2
+    assert "second: 0 entries share their group" in capsys.readouterr().err
+
+
 def test_one_seed_has_no_interval(place) -> None:
     assert cross("--set", "cross_database.seeds=1") == 0
     document = json.loads((place / "out" / "cross_database.json").read_text())
@@ -96,6 +118,9 @@ def test_dividing_groups_flatters(place) -> None:
         ("target=gap", "no quantity named 'gap'"),
         ("n_train=1000", "asked for are 1,010 and 30"),
         ("flattered=third", "flattered 'third' is none of first, second"),
+        ("seeds=[1, 1]", "one is there twice"),
+        ("datasets={grouped: first, b: second}", "not ungrouped or grouped: choose another"),
+        ("datasets={a/b: first, b: second}", "without a slash"),
         ("n_trian=3", "Did you mean 'n_train'?"),
         ("datasets={first: first, second: nowhere}", "nowhere"),
     ],

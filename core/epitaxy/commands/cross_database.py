@@ -75,9 +75,10 @@ def print_result(result: CrossResult) -> None:
             )
         table.add_row(learnt, *cells)
     console.print(table)
-    flatters = 1 - result.ungrouped.mean / result.grouped.mean
+    if result.ungrouped is None or result.grouped is None:
+        return
     print(
         f"{result.flattered}, groups that occur again: {result.ungrouped.mean:.3f} divided by "
         f"rows, {result.grouped.mean:.3f} {result.unit} divided by groups: rows flatter by "
-        f"{flatters:.1%}"
+        f"{result.flatters_by:.1%}"
     )

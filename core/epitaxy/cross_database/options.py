@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from epitaxy.registry import Registry
 
 SECTION = "cross_database"
+UNGROUPED, GROUPED = "ungrouped", "grouped"  # trainings of the database that is divided in two ways
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,8 @@ class CrossOptions:
         test: part of the groups that is held out of all.
         groups: what stays together: "composition" or a tag.
         seeds: of the choice and of the trainings, or how many (3 means 0, 1, 2).
-        flattered: the database that is also divided row by row; the first by default.
+        flattered: the database that is also divided row by row; by default the first, if enough of
+            its groups occur again.
     """
 
     datasets: Mapping[str, Place]
@@ -64,6 +66,13 @@ class CrossOptions:
             )
         if not self.all_seeds or min(self.all_seeds) < 0:
             raise ConfigError(f"{SECTION}: seeds is {self.seeds!r}; allowed: whole numbers from 0")
+        if len(set(self.all_seeds)) < len(self.all_seeds):
+            raise ConfigError(f"{SECTION}: seeds is {self.seeds!r}: one is there twice")
+        if wrong := [n for n in self.datasets if n in (UNGROUPED, GROUPED) or set(n) & set("/\\")]:
+            raise ConfigError(
+                f"{SECTION}: datasets: {', '.join(wrong)}: a name is that of a folder, without a "
+                f"slash, and not {UNGROUPED} or {GROUPED}: choose another"
+            )
         if self.flattered is not None and self.flattered not in self.datasets:
             raise ConfigError(
                 f"{SECTION}: flattered {self.flattered!r} is none of {', '.join(self.datasets)}"

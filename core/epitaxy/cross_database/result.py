@@ -50,7 +50,7 @@ class CrossResult:
         unit: of all numbers.
         errors: (learnt on, tested on) -> mean absolute error.
         offsets: (learnt on, tested on) -> mean of prediction less label.
-        flattered: name of the database that was divided in two ways.
+        flattered: name of the database that was divided in two ways; None if none was.
         ungrouped: error where groups are divided.
         grouped: error where they are not.
     """
@@ -59,9 +59,16 @@ class CrossResult:
     unit: str
     errors: Mapping[tuple[str, str], Measured]
     offsets: Mapping[tuple[str, str], Measured]
-    flattered: str
-    ungrouped: Measured
-    grouped: Measured
+    flattered: str | None = None
+    ungrouped: Measured | None = None
+    grouped: Measured | None = None
+
+    @property
+    def flatters_by(self) -> float | None:
+        """Part of the error that dividing groups hides; None if no database was divided so."""
+        if self.ungrouped is None or self.grouped is None:
+            return None
+        return 1 - self.ungrouped.mean / self.grouped.mean
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -81,9 +88,9 @@ class CrossResult:
             "pairs": pairs,
             "groups": {
                 "dataset": self.flattered,
-                "ungrouped_mae": self.ungrouped.to_mapping(),
-                "grouped_mae": self.grouped.to_mapping(),
-                "flatters_by": 1 - self.ungrouped.mean / self.grouped.mean,
+                "ungrouped_mae": self.ungrouped and self.ungrouped.to_mapping(),
+                "grouped_mae": self.grouped and self.grouped.to_mapping(),
+                "flatters_by": self.flatters_by,
             },
         }
 

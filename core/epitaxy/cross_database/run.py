@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from epitaxy.config import Config, check_config
-from epitaxy.cross_database.options import SECTION, CrossConfig, CrossOptions
+from epitaxy.cross_database.options import GROUPED, SECTION, UNGROUPED, CrossConfig, CrossOptions
 from epitaxy.cross_database.result import CrossResult, Measured
 from epitaxy.cross_database.training import Training
 from epitaxy.dataset import Dataset
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 RESULT, PLOT = "cross_database.json", "cross_database.png"
 FORMAT, VERSION = "epitaxy-cross-database", 1
-UNGROUPED, GROUPED = "ungrouped", "grouped"
 
 
 def cross_database(
@@ -92,7 +91,11 @@ def cross_database(
         )
     labels, _ = labels_of_all(list(datasets.values()), options.groups)
     groups = dict(zip(datasets, labels, strict=True))
-    plans = [_Plan.of(datasets, groups, options, seed=seed) for seed in options.all_seeds]
+    flattered = _flattered(groups, options, progress)
+    plans = [
+        _Plan.of(datasets, groups, options, seed=seed, flattered=flattered)
+        for seed in options.all_seeds
+    ]
     trainings = [
         training
         for plan in plans
@@ -109,23 +112,25 @@ def cross_database(
         own = training.train()["tested_on"]
         told = ", ".join(f"{name} {errors['mae']:.3g}" for name, errors in own.items())
         progress.note(f"[{done}/{len(trainings)}] {training.name}: mean absolute error {told}")
-    found: dict[str, list[float]] = {}
+    found: dict[tuple[str, str, str], list[float]] = {}
     for training in trainings:
         numbers = training.finished()
         assert numbers is not None
         for name, errors in numbers["tested_on"].items():
             for kind in ("mae", "offset"):
-                found.setdefault(f"{kind} {training.learnt} {name}", []).append(errors[kind])
+                found.setdefault((kind, training.learnt, name), []).append(errors[kind])
     names = tuple(datasets)
     pairs = [(learnt, tested) for learnt in names for tested in names]
     result = CrossResult(
         names,
         quantity(options.target).unit,
-        {(a, b): Measured(tuple(found[f"mae {a} {b}"])) for a, b in pairs},
-        {(a, b): Measured(tuple(found[f"offset {a} {b}"])) for a, b in pairs},
-        options.flattered or names[0],
-        Measured(tuple(found[f"mae {UNGROUPED} {UNGROUPED}"])),
-        Measured(tuple(found[f"mae {GROUPED} {GROUPED}"])),
+        {pair: Measured(tuple(found["mae", *pair])) for pair in pairs},
+        {pair: Measured(tuple(found["offset", *pair])) for pair in pairs},
+        flattered,
+        *(
+            Measured(tuple(found["mae", way, way])) if flattered else None
+            for way in (UNGROUPED, GROUPED)
+        ),
     )
     document = {
         "format": FORMAT,
@@ -161,6 +166,7 @@ class _Plan:
         options: CrossOptions,
         *,
         seed: int,
+        flattered: str | None,
     ) -> _Plan:
         rng = np.random.default_rng(seed)
         everything = np.unique(np.concatenate(list(groups.values())))
@@ -171,16 +177,46 @@ class _Plan:
             test = rng.permutation(np.flatnonzero(is_test))[: options.n_test]
             learnt = rng.permutation(np.flatnonzero(~is_test))
             splits[name] = _split(name, dataset, learnt, test, options)
-        chosen = options.flattered or next(iter(datasets))
-        return cls(seed, splits, _two_ways(datasets[chosen], groups[chosen], rng, options))
+        if flattered is None:
+            return cls(seed, splits, {})
+        return cls(seed, splits, _two_ways(datasets[flattered], groups[flattered], rng, options))
+
+
+def _flattered(
+    groups: Mapping[str, np.ndarray], options: CrossOptions, progress: Progress
+) -> str | None:
+    """Return the database to divide in two ways; None if its groups do not occur again.
+
+    Raises:
+        DataError: it was asked for and has too few groups that occur again.
+    """
+    name = options.flattered or next(iter(groups))
+    again = groups[name][_again(groups[name])]
+    n_again, n_held = len(again), int(len(np.unique(again)) * options.test)
+    needed = int((options.n_valid + options.n_test) / (1 - options.test)) + 1
+    if n_again >= needed and n_held:
+        return name
+    reason = (
+        f"{name}: {n_again:,} entries share their group ({options.groups}) with another one; "
+        f"at least {needed:,} are needed to compare a division by rows with one by groups"
+    )
+    if options.flattered is not None:
+        raise DataError(f"{reason}: choose another flattered, or smaller n_valid and n_test")
+    progress.note(f"{reason}: left out")
+    return None
+
+
+def _again(groups: np.ndarray) -> np.ndarray:
+    """Return the rows whose group occurs more than once, (n,) int64."""
+    common = np.unique(groups, return_inverse=True)[1]
+    return np.flatnonzero(np.bincount(common)[common] > 1)
 
 
 def _two_ways(
     dataset: Dataset, groups: np.ndarray, rng: np.random.Generator, options: CrossOptions
 ) -> dict[str, Split]:
     """Divide the entries whose groups occur again: row by row, and group by group."""
-    common = np.unique(groups, return_inverse=True)[1]
-    many = np.flatnonzero(np.bincount(common)[common] > 1)
+    many = _again(groups)
     rows = rng.permutation(many)[: options.n_train + options.n_test]
     names = np.unique(groups[many])
     held = np.isin(groups[many], rng.permutation(names)[: int(len(names) * options.test)])
