@@ -44,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Publish, keep the receipt beside the manifest, print it, and return 0."""
+    """Publish, keep the receipt beside the manifest, print it; return 1 if it holds errors."""
     from epitaxy.config import read_options
     from epitaxy.protocols import Receipt
     from epitaxy.receipts import append_receipt
@@ -71,6 +71,9 @@ def run(args: Namespace) -> int:
     if not args.dry_run:
         append_receipt(args.path, receipt)
     print_receipt(receipt, as_json=args.json, is_rehearsal=args.dry_run)
+    if (receipt.facts or {}).get("errors"):
+        print("it is there, but with the errors above", file=sys.stderr)
+        return 1
     return 0
 
 

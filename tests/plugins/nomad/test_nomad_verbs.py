@@ -116,6 +116,15 @@ def test_the_receipt_of_a_failure_is_kept_too(artifact, server, nomad, capsys):
     assert receipt.facts["status"] == "FAILURE"
 
 
+def test_entries_that_failed_are_told_to_scripts_too(artifact, server, nomad, capsys):
+    nomad.fail_entries = "no structure found"
+    assert publish(server, artifact) == 1
+    said = capsys.readouterr()
+    assert "no structure found" in said.out
+    assert "it is there, but with the errors above" in said.err
+    assert len(read_receipts(artifact)) == 1
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
