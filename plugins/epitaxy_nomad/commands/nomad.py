@@ -78,7 +78,7 @@ def _seconds(text: str) -> float:
 
 
 def run(args: Namespace) -> int:
-    """Do it; return 1 if NOMAD could not process the upload."""
+    """Do it; return 1 if NOMAD could not process the upload, or entries of it."""
     actions = {
         "status": _status,
         "list": _list,
@@ -148,7 +148,11 @@ def _status(service: Service, args: Namespace) -> int:
         print(json.dumps(facts, indent=1, ensure_ascii=False))
     else:
         _print(upload, entries)
-    return 1 if upload.status == "FAILURE" else 0
+    return int(_has_failed(upload, entries))
+
+
+def _has_failed(upload: Upload, entries: Iterable[UploadEntry]) -> bool:
+    return "FAILURE" in (upload.status, *(entry.status for entry in entries))
 
 
 def _print(upload: Upload, entries: Iterable[UploadEntry]) -> None:
@@ -206,8 +210,9 @@ def _wait(service: Service, args: Namespace) -> int:
             print(line, file=sys.stderr, flush=True)
 
     upload = service.wait(args.upload, deadline=args.timeout, tell=tell)
-    _print(upload, service.entries(args.upload))
-    return 1 if upload.status == "FAILURE" else 0
+    entries = list(service.entries(args.upload))
+    _print(upload, entries)
+    return int(_has_failed(upload, entries))
 
 
 def _download(service: Service, args: Namespace) -> int:

@@ -123,6 +123,8 @@ def test_entries_that_failed_are_told_to_scripts_too(artifact, server, nomad, ca
     assert "no structure found" in said.out
     assert "it is there, but with the errors above" in said.err
     assert len(read_receipts(artifact)) == 1
+    assert main(["nomad", "status", str(artifact)]) == 1
+    assert main(["nomad", "wait", str(artifact)]) == 1
 
 
 @pytest.mark.parametrize(
