@@ -32,6 +32,10 @@ class ModelSchema(SchemaPackageEntryPoint):
 
     def load(self) -> SchemaPackage:
         """Return the package."""
+        from epitaxy_nomad.oasis.absent import empty_package, is_absent
+
+        if is_absent():
+            return empty_package("epitaxy models")
         from epitaxy_nomad.oasis.model import m_package
 
         return m_package
@@ -42,6 +46,10 @@ class DatasetSchema(SchemaPackageEntryPoint):
 
     def load(self) -> SchemaPackage:
         """Return the package."""
+        from epitaxy_nomad.oasis.absent import empty_package, is_absent
+
+        if is_absent():
+            return empty_package("epitaxy data sets")
         from epitaxy_nomad.oasis.dataset import m_package
 
         return m_package
@@ -52,6 +60,10 @@ class PredictionSchema(SchemaPackageEntryPoint):
 
     def load(self) -> SchemaPackage:
         """Return the package."""
+        from epitaxy_nomad.oasis.absent import empty_package, is_absent
+
+        if is_absent():
+            return empty_package("epitaxy predictions")
         from epitaxy_nomad.oasis.predictions import m_package
 
         return m_package
@@ -74,9 +86,13 @@ class ManifestParserEntryPoint(ParserEntryPoint):
 
     def load(self) -> Parser:
         """Return the parser."""
-        from epitaxy_nomad.oasis.parser import ManifestParser
+        from epitaxy_nomad.oasis.absent import NoParser, is_absent
 
         options: dict[str, Any] = self.model_dump(exclude={"level"})
+        if is_absent():
+            return NoParser(name=self.name)
+        from epitaxy_nomad.oasis.parser import ManifestParser
+
         return ManifestParser(**options)
 
 

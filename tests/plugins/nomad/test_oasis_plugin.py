@@ -216,6 +216,28 @@ def test_nomad_loads_every_entry_point_of_ours(nomad):
             assert loaded[name].load() is not None
 
 
+def test_a_plain_nomad_beside_epitaxy_goes_on(nomad, monkeypatch, caplog):
+    from epitaxy_nomad.oasis import absent
+
+    monkeypatch.setattr(absent, "NEEDED", "a_package_that_nobody_has")
+    absent.is_absent.cache_clear()
+    try:
+        found = {
+            name: nomad.config.plugins.entry_points.options[
+                f"epitaxy_nomad.oasis.entry_points:{name}"
+            ].load()
+            for name in ("model_schema", "dataset_schema", "prediction_schema", "manifest_parser")
+        }
+    finally:
+        monkeypatch.undo()
+        absent.is_absent.cache_clear()
+    parser = found.pop("manifest_parser")
+    text = '{"format": "epitaxy-artifact"'
+    assert parser.is_mainfile("manifest.json", "application/json", text.encode(), text) is False
+    assert not any(package.section_definitions for package in found.values())
+    assert caplog.text.count("pip install 'epitaxy[oasis]'") == 1
+
+
 def test_project_urls_have_the_one_comma_that_nomad_can_read():
     for url in distribution("epitaxy").metadata.get_all("Project-URL") or ():
         assert url.count(",") == 1
