@@ -87,6 +87,7 @@ class NomadUploads:
         self.limit, self.knows_epitaxy = limit, knows_epitaxy
         self.n_polls = 2
         self.fail_processing = self.fail_entries = ""
+        self.n_made = 0
         self.scopes: set[str] | None = None
         self.never_done = False
         self.has_doi = self.is_oasis = self.is_admin = False
@@ -220,7 +221,9 @@ class NomadUploads:
         n = sum(not u.published for u in self.uploads.values())
         if not self.is_admin and n >= self.limit:
             raise RefusalError(400, "Limit of unpublished uploads exceeded for user.")
-        upload_id = f"upload-{len(self.uploads)}-{sha256(str(n).encode()).hexdigest()[:12]}"
+        digest = sha256(str(self.n_made).encode()).hexdigest()[:12]
+        upload_id = f"upload-{self.n_made}-{digest}"  # that of a deleted one never comes again
+        self.n_made += 1
         upload = Held(upload_id, request.params.get("upload_name"))
         self.uploads[upload_id] = upload
         if request.body:
