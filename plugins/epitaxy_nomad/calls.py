@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from epitaxy.errors import SourceError
 from epitaxy.web import Client, RefusedError
@@ -12,6 +13,11 @@ from epitaxy_nomad.refusals import explained
 
 PAGE = 100
 """Uploads, entries or files per request."""
+
+
+def quoted(text: str) -> str:
+    """Return an id as one part of an address, whatever it is made of."""
+    return quote(text.encode("utf-8", "surrogatepass"), safe="")
 
 
 class Calls:

@@ -67,11 +67,11 @@ class Publication:
         if not is_sent:
             upload = self._send(upload, deployment, dataset, is_new=not found_by)
         elif upload.status == "FAILURE" and not upload.is_published:
-            self._tell(f"{_said(upload)}; NOMAD processes it again")
+            self._tell(f"{upload.said}; NOMAD processes it again")
             service.process(upload.upload_id)
             upload = self._wait(upload)
         elif upload.status == "FAILURE":  # of a later process, such as being sent on
-            self._tell(f"it is published, but its last process failed: {_said(upload)}")
+            self._tell(f"it is published, but its last process failed: {upload.said}")
         entries = tuple(service.entries(upload.upload_id))
         self._stop_on_failure(upload, entries, dataset, found_by)
         upload = self._edit(upload, dataset, has_news=bool(found_by))
@@ -209,7 +209,7 @@ class Publication:
         if upload.status == "FAILURE" and not upload.is_published:
             raise PublishError(
                 f"upload {upload.upload_id}: NOMAD could not process it: "
-                f"{_said(upload)}{_entry_errors(entries)}. After mending the cause: `epitaxy nomad "
+                f"{upload.said}{_entry_errors(entries)}. After mending the cause: `epitaxy nomad "
                 f"delete {upload.upload_id}`, and publish again",
                 receipt=self._receipt(upload, entries, dataset, found_by),
             )
@@ -282,10 +282,6 @@ class Publication:
     def _now(self) -> str:
         now = datetime.fromtimestamp(self._service.clock.now(), UTC)
         return now.isoformat(timespec="seconds")
-
-
-def _said(upload: Upload) -> str:
-    return "; ".join(upload.errors[:_SHOWN]) or upload.message or upload.status
 
 
 def _entry_errors(entries: tuple[UploadEntry, ...]) -> str:

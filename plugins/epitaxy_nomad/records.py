@@ -8,6 +8,8 @@ from typing import Any
 
 from epitaxy.errors import SourceError
 
+_SHOWN = 5  # errors of one upload in a message
+
 
 @dataclass(frozen=True, slots=True)
 class User:
@@ -57,6 +59,11 @@ class Upload:
     n_entries: int
     created: str
     published_to: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> str:
+        """What NOMAD says of its last process: the first errors, else its message or status."""
+        return "; ".join(self.errors[:_SHOWN]) or self.message or self.status
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,11 @@ def is_blocked(error: PublishError) -> bool:
     )
 
 
+def status_of(error: PublishError) -> int:
+    """Return the HTTP status of a refusal, 0 of any other error."""
+    return error.status if isinstance(error, NomadRefusalError) else 0
+
+
 def is_cut(error: PublishError) -> bool:
     """Whether NOMAD noticed that the connection broke while it received files."""
     return isinstance(error, NomadRefusalError) and _CUT.search(error.said) is not None

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from epitaxy.errors import SourceError
+from epitaxy.errors import PublishError, SourceError
 from epitaxy.web import RefusedError
 from epitaxy_nomad.archive import section
-from epitaxy_nomad.calls import PAGE, Calls, next_page
+from epitaxy_nomad.calls import PAGE, Calls, next_page, quoted
 from epitaxy_nomad.records import RemoteFile, whole
-from epitaxy_nomad.refusals import explained
+from epitaxy_nomad.refusals import explained, status_of
 
 _FIRST_PAUSE = 0.5  # seconds before the next attempt; doubled each time
 _MAX_FAILURES = 3  # attempts in a row that bring nothing
@@ -28,7 +28,7 @@ def listing(calls: Calls, upload_id: str, folder: str) -> Iterator[RemoteFile | 
     while True:
         answer = calls.ask(
             "GET",
-            f"uploads/{quote(upload_id, safe='')}/rawdir/{quote(folder)}",
+            f"uploads/{quoted(upload_id)}/rawdir/{quote(folder)}",
             {"page_size": PAGE, "page_after_value": after},
             about=upload_id,
         )
@@ -51,6 +51,22 @@ def listing(calls: Calls, upload_id: str, folder: str) -> Iterator[RemoteFile | 
         after = next_page(answer, seen, f"upload {upload_id}: files in {folder or '/'}")
         if not content or after is None:
             return
+
+
+def size_of(calls: Calls, upload_id: str, path: str) -> int | None:
+    """Return the size of a file of an upload, None if there is no such file.
+
+    Raises:
+        PublishError: NOMAD refuses.
+        SourceError: it cannot be reached, or answers nonsense.
+    """
+    try:
+        for item in listing(calls, upload_id, path):
+            return item.n_bytes if isinstance(item, RemoteFile) and item.path == path else None
+    except PublishError as error:
+        if status_of(error) != 404:
+            raise
+    return None
 
 
 def fetch(
@@ -79,7 +95,7 @@ def fetch(
     part.parent.mkdir(parents=True, exist_ok=True)
     if not part.exists() or part.stat().st_size > n_bytes:
         part.write_bytes(b"")
-    source = f"uploads/{quote(upload_id, safe='')}/raw/{quote(path)}"
+    source = f"uploads/{quoted(upload_id)}/raw/{quote(path)}"
     failures = 0
     while (start := part.stat().st_size) < n_bytes:
         try:

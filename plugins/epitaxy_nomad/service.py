@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from epitaxy.errors import PublishError, SourceError
 from epitaxy.web import SYSTEM_CLOCK, Client, Clock
 from epitaxy_nomad.archive import section
-from epitaxy_nomad.calls import Calls
+from epitaxy_nomad.calls import Calls, quoted
 from epitaxy_nomad.records import (
     Deployment,
     RemoteDataset,
@@ -30,8 +30,8 @@ from epitaxy_nomad.records import (
     read_upload,
     read_user,
 )
-from epitaxy_nomad.refusals import NomadRefusalError, is_blocked, is_cut
-from epitaxy_nomad.remote_files import fetch, listing
+from epitaxy_nomad.refusals import NomadRefusalError, is_blocked, is_cut, status_of
+from epitaxy_nomad.remote_files import fetch, listing, size_of
 from epitaxy_nomad.tokens import HELP
 
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 15.0, 1.5
@@ -151,14 +151,14 @@ class Service:
 
     def get(self, upload_id: str) -> Upload:
         """Return the state of an upload."""
-        return self._upload(self._calls.ask("GET", f"uploads/{_id(upload_id)}", about=upload_id))
+        return self._upload(self._calls.ask("GET", f"uploads/{quoted(upload_id)}", about=upload_id))
 
     def find(self, upload_id: str) -> Upload | None:
         """Return the state of an upload, None if there is none of this id."""
         try:
             return self.get(upload_id)
         except PublishError as error:
-            if _status(error) == 404:
+            if status_of(error) == 404:
                 return None
             raise
 
@@ -203,7 +203,7 @@ class Service:
         headers = {"Content-Type": "application/zip"}
         if n_bytes is not None:
             headers["Content-Length"] = str(n_bytes)
-        path, params = f"uploads/{_id(upload_id)}/raw/", {"file_name": "upload.zip"}
+        path, params = f"uploads/{quoted(upload_id)}/raw/", {"file_name": "upload.zip"}
         pause = FIRST_POLL
         for left in range(self._attempts - 1, -1, -1):
             try:
@@ -241,7 +241,7 @@ class Service:
 
     def process(self, upload_id: str) -> Upload:
         """Let NOMAD process the files of an upload again."""
-        path = f"uploads/{_id(upload_id)}/action/process"
+        path = f"uploads/{quoted(upload_id)}/action/process"
         ask = lambda: self._calls.ask("POST", path, about=upload_id)  # noqa: E731
         return self._upload(self._blocked(upload_id, ask))
 
@@ -277,12 +277,14 @@ class Service:
     def entries(self, upload_id: str) -> Iterator[UploadEntry]:
         """Yield the entries of an upload with the errors of their processing."""
         params = {"order_by": "mainfile"}
-        for item in self._calls.pages(f"uploads/{_id(upload_id)}/entries", params, about=upload_id):
+        for item in self._calls.pages(
+            f"uploads/{quoted(upload_id)}/entries", params, about=upload_id
+        ):
             yield read_entry(item)
 
     def upload_of(self, entry_id: str) -> tuple[str, str]:
         """Return the id of the upload that an entry is in, and its main file."""
-        answer = self._calls.ask("GET", f"entries/{_id(entry_id)}", about=entry_id)
+        answer = self._calls.ask("GET", f"entries/{quoted(entry_id)}", about=entry_id)
         found = section(section(answer).get("data"))
         if not found.get("upload_id") or not found.get("mainfile"):
             raise SourceError(f"entry {entry_id}: NOMAD does not say which upload it is in")
@@ -294,18 +296,18 @@ class Service:
         Raises:
             PublishError: it is published, there is none, or it is still there in the end.
         """
-        path, params = f"uploads/{_id(upload_id)}", {"wait_for_processing": "false"}
+        path, params = f"uploads/{quoted(upload_id)}", {"wait_for_processing": "false"}
         ask = lambda: self._calls.ask("DELETE", path, params, about=upload_id)  # noqa: E731
         end, pause = self.clock.monotonic() + deadline, FIRST_POLL
         self.get(upload_id)  # raises if there is none
         try:
             self._blocked(upload_id, ask)
         except PublishError as error:
-            if _status(error) != 404:  # an answer was lost on the way, and the upload is gone
+            if status_of(error) != 404:  # an answer was lost on the way, and the upload is gone
                 raise
         while (left := self.find(upload_id)) is not None:
             if left.status == "FAILURE" and left.process.startswith("delete"):
-                raise PublishError(f"upload {upload_id} was not deleted: {_said_of(left)}")
+                raise PublishError(f"upload {upload_id} was not deleted: {left.said}")
             if self.clock.monotonic() > end:
                 raise PublishError(f"upload {upload_id} is still there after {deadline:g} s")
             self.clock.sleep(pause)
@@ -327,13 +329,7 @@ class Service:
 
     def size_of(self, upload_id: str, path: str) -> int | None:
         """Return the size of a file of an upload, None if there is no such file."""
-        try:
-            for file in self.files(upload_id, path):
-                return file.n_bytes if file.path == path else None
-        except PublishError as error:
-            if _status(error) != 404:
-                raise
-        return None
+        return size_of(self._calls, upload_id, path)
 
     def fetch(self, upload_id: str, path: str, file: Path, *, n_bytes: int) -> None:
         """Get one file of an upload to disk, going on where an earlier attempt broke off.
@@ -372,14 +368,14 @@ class Service:
             PublishError: NOMAD refuses a field; the message names it.
         """
         body = {"metadata": dict(metadata), "verify_only": verify_only}
-        path, params = f"uploads/{_id(upload_id)}/edit", {"wait_for_processing": "false"}
+        path, params = f"uploads/{quoted(upload_id)}/edit", {"wait_for_processing": "false"}
         ask = lambda: self._calls.ask("POST", path, params, body=body, about=upload_id)  # noqa: E731
         answer = self._upload(self._blocked(upload_id, ask))
         if verify_only:
             return answer
         done = self.wait(upload_id, deadline=deadline)
         if done.status == "FAILURE":
-            raise PublishError(f"upload {upload_id}: its metadata were not set: {_said_of(done)}")
+            raise PublishError(f"upload {upload_id}: its metadata were not set: {done.said}")
         return done
 
     def dataset(self, name: str, *, user_id: str = "") -> RemoteDataset | None:
@@ -405,7 +401,7 @@ class Service:
             PublishError: NOMAD has no DOI service, or the dataset is empty or has unpublished
                 entries.
         """
-        path = f"datasets/{_id(dataset_id)}"
+        path = f"datasets/{quoted(dataset_id)}"
         found = read_dataset(section(self._calls.ask("GET", path)).get("data"))
         if not found.doi:
             with suppress(SourceError):  # the answer got lost: the dataset tells
@@ -431,7 +427,7 @@ class Service:
             PublishError: NOMAD refuses, or the process fails.
         """
         params = {"embargo_length": embargo_months, "wait_for_processing": "false"}
-        path = f"uploads/{_id(upload_id)}/action/publish"
+        path = f"uploads/{quoted(upload_id)}/action/publish"
         ask = lambda: self._calls.ask("POST", path, params, about=upload_id)  # noqa: E731
         try:
             self._blocked(upload_id, ask)
@@ -441,7 +437,7 @@ class Service:
                 raise
         done = self.wait(upload_id, deadline=deadline)
         if done.status == "FAILURE" or not done.is_published:
-            raise PublishError(f"upload {upload_id} was not published: {_said_of(done)}")
+            raise PublishError(f"upload {upload_id} was not published: {done.said}")
         return done
 
     def send_on(
@@ -470,7 +466,7 @@ class Service:
             self._calls.client.hide(token)
             action, params = "transfer", {}
             body = {"auth_token": token, "embargo_length": embargo_months}
-        path = f"uploads/{_id(upload_id)}/action/{action}"
+        path = f"uploads/{quoted(upload_id)}/action/{action}"
         before = self.get(upload_id).published_to
 
         def ask() -> Any:
@@ -481,12 +477,8 @@ class Service:
             self._blocked(upload_id, ask)
         done = self.wait(upload_id, deadline=deadline)
         if done.status == "FAILURE" or done.published_to == before:
-            raise PublishError(
-                f"upload {upload_id} did not reach the central NOMAD: {_said_of(done)}"
-            )
+            raise PublishError(f"upload {upload_id} did not reach the central NOMAD: {done.said}")
         return done
-
-    # --- how ---
 
     def _blocked(self, upload_id: str, ask: Callable[[], Any]) -> Any:
         """Ask until no other process of the upload is in the way."""
@@ -504,15 +496,3 @@ class Service:
 
     def _upload(self, answer: Any) -> Upload:
         return read_upload(section(answer).get("data"))
-
-
-def _id(text: str) -> str:
-    return quote(text.encode("utf-8", "surrogatepass"), safe="")
-
-
-def _status(error: PublishError) -> int:
-    return error.status if isinstance(error, NomadRefusalError) else 0
-
-
-def _said_of(upload: Upload) -> str:
-    return "; ".join(upload.errors) or upload.message or upload.status
